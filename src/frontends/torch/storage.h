@@ -1,0 +1,80 @@
+// Storages that live on a worker. Each is a plain c10::StorageImpl whose DataPtr has a StorageRef as its context and a
+// unique address that is never valid here as its pointer, so that data_ptr() arithmetic, overlap checks and tied-weight
+// detection behave, and a stray dereference faults at once.
+//
+// Owns:    StorageRefs are pooled for ever, per device and size class, each with its address. A live one is owned by
+//          the DataPtr of one StorageImpl.
+// Threads: any. Each device's pool has one spinlock, held for a few instructions and never while calling anything.
+// Errors:  thrown as the exception a CUDA user expects. Deleters throw nothing, and do nothing after shutdown or fork.
+#pragma once
+
+#include <c10/core/Device.h>
+#include <c10/core/Storage.h>
+#include <c10/core/TensorImpl.h>
+
+#include <cstdint>
+
+#include "base/ids.h"
+#include "client/session.h"
+#include "frontends/torch/api.h"
+
+namespace waldo::torch_frontend {
+
+struct StorageRef {
+  client::Queue* queue = nullptr;
+  Slot slot;
+  int8_t device = 0;
+  uint32_t size_class = 0;  // of the address; fixed
+  uint64_t bytes = 0;       // as asked for
+  void* address = nullptr;  // null when `bytes` is 0 at creation (size class 0), as CUDA gives; fixed
+  uint64_t writes = 0;      // the recorder's own count of writes; only the forwarding part touches it
+  StorageRef* next_free = nullptr;
+};
+
+// The deleter of every far storage's DataPtr, and so its mark.
+WALDO_TORCH_API void delete_storage_ref(void* ref) noexcept;
+
+// The StorageRef of a far storage, or null when the storage is not ours (a CPU or meta tensor).
+inline StorageRef* storage_ref(const c10::StorageImpl& storage) {
+  return storage.data_ptr().cast_context<StorageRef>(&delete_storage_ref);
+}
+inline StorageRef* storage_ref(const c10::TensorImpl& tensor) {
+  if (!tensor.has_storage()) return nullptr;
+  return storage_ref(*tensor.unsafe_storage().unsafeGetStorageImpl());
+}
+
+// A storage whose slot the next recorded call creates: nothing is recorded here. Hot: once per output of an operation.
+// Throws OutOfMemoryError when the device's memory would be exceeded (`slot` is given back then).
+WALDO_TORCH_API c10::Storage make_storage(client::Queue& queue, c10::DeviceIndex device, uint64_t bytes, Slot slot);
+
+// A storage that exists at once: records CREATE. The DataPtr form is what the allocator hands out.
+WALDO_TORCH_API c10::Storage create_storage(c10::DeviceIndex device, uint64_t bytes);
+c10::DataPtr create_data(c10::DeviceIndex device, uint64_t bytes);
+
+// Changes the size on both sides: records RESIZE, takes a new address and accounts for it. Content that fits is kept.
+WALDO_TORCH_API void resize_storage(c10::StorageImpl& storage, uint64_t bytes);
+
+// Which device an address of ours belongs to; -1 when it is not ours.
+WALDO_TORCH_API int device_of_address(const void* address);
+
+// What the CUDA caching allocator would say, counted here: sizes rounded to 512 bytes; [0] all, [1] small, [2] large.
+struct Tally {
+  int64_t current = 0, peak = 0, allocated = 0, freed = 0;
+};
+struct MemoryStats {
+  Tally count[3], bytes[3], requested[3];
+  Tally reserved;         // mirrors the peak of `bytes`, in 2 MiB steps, until empty_cache()
+  Tally segments;
+  uint64_t out_of_memory = 0;
+  uint64_t limit = 0;     // bytes that may be allocated; 0: not known
+};
+WALDO_TORCH_API MemoryStats memory_stats(c10::DeviceIndex device);
+WALDO_TORCH_API void reset_peak_memory(c10::DeviceIndex device);
+WALDO_TORCH_API void reset_accumulated_memory(c10::DeviceIndex device);
+WALDO_TORCH_API void empty_cache(c10::DeviceIndex device);
+WALDO_TORCH_API void set_memory_limit(c10::DeviceIndex device, uint64_t bytes);
+
+// After these, deleters do nothing. close_storages() is for the end of the process; the fork handler calls it too.
+void close_storages() noexcept;
+
+}  // namespace waldo::torch_frontend
