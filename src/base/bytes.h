@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -15,7 +16,25 @@ namespace waldo {
 
 static_assert(std::endian::native == std::endian::little, "the wire is little-endian and is read in place");
 
-using Buffer = std::vector<std::byte>;
+// Leaves new bytes as they are: growing a buffer that is about to be filled from a socket must not write it twice.
+template <typename T>
+struct UninitializedAllocator : std::allocator<T> {
+  template <typename U>
+  struct rebind {
+    using other = UninitializedAllocator<U>;
+  };
+  template <typename U>
+  void construct(U* at) noexcept {
+    ::new (static_cast<void*>(at)) U;
+  }
+  template <typename U, typename... Args>
+  void construct(U* at, Args&&... args) {
+    ::new (static_cast<void*>(at)) U(std::forward<Args>(args)...);
+  }
+};
+
+// `resize()` does not zero what it adds. Cheap to move, never shared.
+using Buffer = std::vector<std::byte, UninitializedAllocator<std::byte>>;
 
 inline std::span<const std::byte> as_bytes(std::string_view text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
@@ -23,6 +42,7 @@ inline std::span<const std::byte> as_bytes(std::string_view text) {
 inline std::string_view as_text(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
+inline Buffer to_buffer(std::span<const std::byte> bytes) { return Buffer(bytes.begin(), bytes.end()); }
 
 // Appends to a buffer it does not own.
 class Writer {
@@ -30,7 +50,7 @@ class Writer {
   explicit Writer(Buffer& out) : out_(out) {}
 
   template <typename T>
-    requires std::is_arithmetic_v<T>
+  requires std::is_arithmetic_v<T>
   void put(T value) {
     const size_t at = out_.size();
     out_.resize(at + sizeof(T));
@@ -57,8 +77,7 @@ class Reader {
   explicit Reader(std::span<const std::byte> bytes) : bytes_(bytes) {}
 
   template <typename T>
-    requires std::is_arithmetic_v<T>
-  T get(const char* what) {
+  requires std::is_arithmetic_v<T> T get(const char* what) {
     T value{};
     if (!need(sizeof(T), what)) return value;
     std::memcpy(&value, bytes_.data() + at_, sizeof(T));
@@ -81,6 +100,7 @@ class Reader {
     return get_bytes(size, what);
   }
   std::string get_text(uint32_t size_max, const char* what) { return std::string(as_text(get_sized(size_max, what))); }
+  std::span<const std::byte> rest() { return get_bytes(left(), ""); }
   void fail(const char* what) {
     if (!failed_) why_ = what;
     failed_ = true;

@@ -34,6 +34,7 @@ struct StatusDetail {
   uint16_t queue = 0;
   uint64_t call = 0;
   std::string op;  // "aten::add.Tensor", or empty
+  int exit_code = 0;  // what a command that fails for this reason exits with (people.md); 0 says nothing
 };
 
 // One pointer wide; ok is null, so returning one from a hot path costs nothing.
@@ -98,7 +99,7 @@ class [[nodiscard]] Result {
 }  // namespace waldo
 
 // Returns early with the failure of `expression`.
-#define WALDO_TRY(expression)                              \
-  do {                                                     \
+#define WALDO_TRY(expression)                                                                    \
+  do {                                                                                           \
     if (::waldo::Status waldo_status_ = (expression); !waldo_status_.ok()) return waldo_status_; \
   } while (false)
