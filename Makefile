@@ -1,0 +1,138 @@
+# make help        what there is
+#
+# Stamps under build/stamps say what is done already, so that a second run of anything starts at once. The package is
+# built by scikit-build-core in build/release, kept between runs; its C++ tests are built in the same folder.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+JOBS ?= 2
+PYTHON ?= python3
+# Further arguments for the one `pip install torch` (for instance an --index-url with CPU builds); empty by default.
+TORCH_PIP_ARGS ?=
+PIP ?= $(VENV)/bin/python -m pip install --disable-pip-version-check -q
+FUZZ_SECONDS ?= 20
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+
+VENV := .venv
+RELEASE := build/release
+STAMPS := build/stamps
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := 1
+
+# --- what things are made of ------------------------------------------------------------------------------------------
+
+# Files that the installed package depends on. The list itself is a prerequisite: it changes when a file goes away.
+SOURCES := $(shell find src python -type f -not -name '*_test.cc' -not -name '*_fuzz.cc' -not -path '*/__pycache__/*' | LC_ALL=C sort) \
+  CMakeLists.txt pyproject.toml
+
+.PHONY: FORCE
+$(STAMPS)/sources.list: FORCE
+	@mkdir -p $(STAMPS)
+	@printf '%s\n' $(SOURCES) | cmp -s - $@ || printf '%s\n' $(SOURCES) > $@
+
+$(STAMPS)/debian-build: scripts/debian.sh
+	@mkdir -p $(STAMPS)
+	@scripts/debian.sh build python
+	@touch $@
+
+$(STAMPS)/debian-test: scripts/debian.sh
+	@mkdir -p $(STAMPS)
+	@scripts/debian.sh test
+	@touch $@
+
+$(VENV)/.python: | $(STAMPS)/debian-build
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and f"$(PYTHON) is Python {v[0]}.{v[1]}; this needs 3.11 to 3.13: make PYTHON=python3.11 …")'
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.torch: $(VENV)/.python
+	@echo "installing PyTorch into $(VENV)"
+	@$(PIP) $(TORCH_PIP_ARGS) $$($(VENV)/bin/python scripts/requirements.py torch)
+	@touch $@
+
+$(VENV)/.packages: $(VENV)/.torch pyproject.toml scripts/requirements.py
+	@echo "installing Python packages into $(VENV)"
+	@$(PIP) $$($(VENV)/bin/python scripts/requirements.py build examples test lint)
+	@touch $@
+
+# The package, built and installed as `pip install .` does, but in a build folder that stays.
+$(STAMPS)/installed: $(SOURCES) $(STAMPS)/sources.list $(VENV)/.packages
+	@echo "building and installing waldo (build folder: $(RELEASE))"
+	@set -o pipefail; CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) \
+	  $(VENV)/bin/python -m pip install -v --disable-pip-version-check --no-build-isolation --no-deps --force-reinstall \
+	  --config-settings=build-dir=$(RELEASE) --config-settings=cmake.define.WALDO_TESTS=ON . 2>&1 \
+	  | tee build/install.log | { grep --line-buffered -oE '\[[0-9]+/[0-9]+\] .*' || true; } \
+	  || { grep -A 30 -m 1 -E 'FAILED:|CMake Error|ERROR' build/install.log; echo "all of it: build/install.log"; exit 1; }
+	@touch $@
+
+.PHONY: venv build
+venv: $(VENV)/.packages  ## a .venv with everything that building, testing and the examples need
+build: $(STAMPS)/installed  ## build the package and install it into .venv
+
+# --- the two commands -------------------------------------------------------------------------------------------------
+
+.PHONY: demo test
+demo: build  ## install what is missing, build, and train examples/gan.py on cuda:0 (out/gan.png)
+	$(VENV)/bin/waldo run examples/gan.py $(DEMO_ARGS)
+
+test: build $(STAMPS)/debian-test  ## build and run every test: C++ (ctest), then Python (pytest)
+	cmake --build $(RELEASE) -j $(JOBS)
+	ctest --test-dir $(RELEASE) -j $(JOBS) --output-on-failure --no-tests=error
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+# --- for working on it ------------------------------------------------------------------------------------------------
+
+# $(call run_preset,NAME): configure, build and test one of CMakePresets.json.
+define run_preset
+	cmake --preset $(1) > build/$(1).log || { cat build/$(1).log; exit 1; }
+	cmake --build --preset $(1) -j $(JOBS)
+	ctest --preset $(1) -j $(JOBS) --no-tests=error
+endef
+
+.PHONY: check asan tsan clang fuzz
+check: $(STAMPS)/debian-build  ## the torch-free C++ tests, in minutes from nothing; needs Debian packages only
+	$(call run_preset,check)
+
+asan: $(STAMPS)/debian-build  ## check, under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(call run_preset,asan)
+
+tsan: $(STAMPS)/debian-build  ## check, under ThreadSanitizer
+	$(call run_preset,tsan)
+
+clang: $(VENV)/.packages  ## everything compiles with clang 14 too (g++ 12 is what `make build` uses)
+	scripts/debian.sh clang
+	cmake --preset clang > build/clang.log || { cat build/clang.log; exit 1; }
+	cmake --build --preset clang -j $(JOBS)
+
+fuzz: $(STAMPS)/debian-build  ## run every fuzz target for FUZZ_SECONDS (20)
+	scripts/debian.sh clang
+	cmake --preset fuzz > build/fuzz.log || { cat build/fuzz.log; exit 1; }
+	cmake --build --preset fuzz -j $(JOBS)
+	scripts/fuzz.sh build/fuzz $(FUZZ_SECONDS)
+
+.PHONY: bench lint format
+bench: build  ## print the table of figures (bench/README.md); build/figures.json holds them as data
+	$(VENV)/bin/python bench/figures.py --json build/figures.json $(BENCH_ARGS)
+
+lint: $(VENV)/.packages  ## ruff and clang-format, changing nothing
+	scripts/debian.sh lint
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	git ls-files -co --exclude-standard '*.h' '*.cc' | xargs clang-format-14 --dry-run --Werror
+
+format: $(VENV)/.packages  ## ruff and clang-format, in place
+	scripts/debian.sh lint
+	$(VENV)/bin/ruff check --fix-only .
+	$(VENV)/bin/ruff format .
+	git ls-files -co --exclude-standard '*.h' '*.cc' | xargs clang-format-14 -i
+
+.PHONY: clean help
+clean:  ## remove build folders and pictures; the .venv stays
+	rm -rf build out
+
+help:
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
