@@ -6,6 +6,7 @@
 
 #include <c10/core/Device.h>
 
+#include <array>
 #include <atomic>
 
 #include "client/session.h"

@@ -43,13 +43,20 @@ inline StorageRef* storage_ref(const c10::TensorImpl& tensor) {
   return storage_ref(*tensor.unsafe_storage().unsafeGetStorageImpl());
 }
 
+inline bool is_waldo(const c10::StorageImpl& storage) { return storage_ref(storage) != nullptr; }
+
 // A storage whose slot the next recorded call creates: nothing is recorded here. Hot: once per output of an operation.
 // Throws OutOfMemoryError when the device's memory would be exceeded (`slot` is given back then).
 WALDO_TORCH_API c10::Storage make_storage(client::Queue& queue, c10::DeviceIndex device, uint64_t bytes, Slot slot);
 
+// The same as a DataPtr, with a slot of its own.
+WALDO_TORCH_API c10::DataPtr new_data(client::Queue& queue, c10::DeviceIndex device, uint64_t bytes);
+
 // A storage that exists at once: records CREATE. The DataPtr form is what the allocator hands out.
 WALDO_TORCH_API c10::Storage create_storage(c10::DeviceIndex device, uint64_t bytes);
 c10::DataPtr create_data(c10::DeviceIndex device, uint64_t bytes);
+
+WALDO_TORCH_API c10::Allocator* allocator();  // of the CUDA device type
 
 // Changes the size on both sides: records RESIZE, takes a new address and accounts for it. Content that fits is kept.
 WALDO_TORCH_API void resize_storage(c10::StorageImpl& storage, uint64_t bytes);

@@ -1,0 +1,58 @@
+#include "frontends/torch/register.h"
+
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <pthread.h>
+#include <torch/version.h>
+
+#include <exception>
+#include <string>
+
+#include "client/session.h"
+#include "frontends/torch/storage.h"
+
+namespace waldo::torch_frontend {
+namespace {
+
+// In the child of a process that used devices, deleters must not touch a session that is not theirs.
+void in_child() {
+  if (client::Runtime::instance().in_forked_child()) close_storages();
+}
+
+std::string register_all() {
+  register_hooks();
+  // The hooks object is made once, at its first use: if that was before now, it is not ours and never will be.
+  if (!at::detail::getCUDAHooks().isBuilt()) {
+    return "torch was loaded before Waldo; import waldo (or start with `waldo run`) before the first `import torch`";
+  }
+  snapshot_meta_kernels();
+  register_kernels();
+  register_guard();
+  register_allocator();
+  register_timer();
+  register_profiler();
+  pthread_atfork(nullptr, nullptr, in_child);
+  return {};
+}
+
+}  // namespace
+}  // namespace waldo::torch_frontend
+
+extern "C" const char* waldo_torch_register(int python_torch_loaded) {
+  using namespace waldo::torch_frontend;
+  static bool done = false;
+  static std::string problem;
+  if (done) return problem.empty() ? nullptr : problem.c_str();
+  done = true;
+  try {
+    if (python_torch_loaded != 0) {
+      problem = "torch is already imported; import waldo (or start with `waldo run`) before it";
+    } else {
+      problem = register_all();
+    }
+  } catch (const std::exception& error) {
+    problem = std::string("cannot take over the CUDA device type: ") + error.what();
+  } catch (...) {
+    problem = "cannot take over the CUDA device type";
+  }
+  return problem.empty() ? nullptr : problem.c_str();
+}
