@@ -56,6 +56,7 @@ struct Plan {
     kResize,    // apply `resizes`, then look again
     kLearn,     // ask, then keep the answer as the plan
     kAsk,       // ask every time
+    kConformed, // was known, but the worker's outputs differ from it
     kReplaced,  // look at `newer`
   };
   std::atomic<Mode> mode{Mode::kKnown};
@@ -63,7 +64,7 @@ struct Plan {
   uint16_t reads = 0, creates = 0;
   std::vector<OutputPlan> outputs;
   std::vector<Resize> resizes;
-  uint32_t conforms = 0;              // how often the worker had to change what we foretold
+  bool learned = false;               // `outputs` are what the worker itself said
   std::atomic<Plan*> newer{nullptr};
 };
 

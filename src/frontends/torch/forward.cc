@@ -1,0 +1,413 @@
+#include "frontends/torch/forward.h"
+
+#include <ATen/EmptyTensor.h>
+#include <ATen/core/List.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty_like.h>
+#include <c10/core/TensorImpl.h>
+
+#include <array>
+#include <cstdlib>
+#include <mutex>
+#include <string_view>
+
+#include "frontends/torch/bridge.h"
+#include "frontends/torch/device.h"
+#include "frontends/torch/errors.h"
+#include "frontends/torch/meta.h"
+#include "frontends/torch/plan.h"
+#include "frontends/torch/plan_key.h"
+#include "frontends/torch/storage.h"
+
+namespace waldo::torch_frontend {
+namespace {
+
+// The plans of one device. They live for ever.
+struct DevicePlans {
+  client::PlanTable<Plan*> table;
+  std::mutex write;
+  std::vector<Plan*> by_number;
+};
+
+DevicePlans& plans_of(c10::DeviceIndex device) {
+  static std::array<std::atomic<DevicePlans*>, kDevicesMax> all{};
+  auto& mine = all[static_cast<size_t>(device)];
+  auto* plans = mine.load(std::memory_order_acquire);
+  if (plans != nullptr) [[likely]] return *plans;
+  auto* made = new DevicePlans();
+  if (mine.compare_exchange_strong(plans, made)) return *made;
+  delete made;
+  return *plans;
+}
+
+at::Tensor make_tensor(c10::Storage&& storage, const OutputPlan& plan) {
+  auto impl = c10::make_intrusive<c10::TensorImpl>(std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CUDA),
+                                                   c10::scalarTypeToTypeMeta(plan.dtype));
+  if (plan.contiguous && plan.offset == 0) [[likely]] {
+    impl->set_sizes_contiguous(plan.sizes);
+  } else {
+    impl->set_sizes_and_strides(plan.sizes, plan.strides, plan.offset);
+  }
+  if (plan.conj) [[unlikely]] impl->_set_conj(true);
+  if (plan.neg) [[unlikely]] impl->_set_neg(true);
+  return at::Tensor(std::move(impl));
+}
+
+// What a call needs while it is recorded: storages of its outputs, by number of creation.
+using NewStorages = c10::SmallVector<c10::Storage, 4>;
+
+c10::IValue make_output(const OutputPlan& plan, const c10::IValue* arguments, const CallKey& key, NewStorages& fresh) {
+  using Kind = wire::OutputKind;
+  switch (plan.kind) {
+    case Kind::kNew:
+    case Kind::kCpuNew:
+      return make_tensor(std::move(fresh[plan.slot]), plan);
+    case Kind::kArgument:
+      return plan.place.element < 0 ? arguments[plan.place.argument] : c10::IValue(plan.place.in(arguments));
+    case Kind::kViewOf: {
+      const StorageRef* ref = key.storages()[plan.slot];
+      // Any of the arguments over that storage lends it.
+      for (size_t i = 0;; ++i) {
+        const auto lends = [&](const c10::IValue& value) {
+          return value.isTensor() && value.toTensor().defined() && storage_ref(*value.unsafeToTensorImpl()) == ref;
+        };
+        if (lends(arguments[i])) return make_tensor(c10::Storage(arguments[i].toTensor().storage()), plan);
+        if (!arguments[i].isList()) continue;
+        for (const auto& element : arguments[i].toListRef()) {
+          if (lends(element)) return make_tensor(c10::Storage(element.toTensor().storage()), plan);
+        }
+      }
+    }
+    case Kind::kInt:
+      return plan.integer;
+    case Kind::kFloat:
+      return plan.number;
+    case Kind::kBool:
+      return plan.integer != 0 || plan.number != 0;
+    case Kind::kList: {
+      c10::List<at::Tensor> list;
+      list.reserve(plan.list.size());
+      for (const auto& element : plan.list) {
+        const c10::IValue value = make_output(element, arguments, key, fresh);
+        list.push_back(value.isNone() ? at::Tensor() : value.toTensor());
+      }
+      return list;
+    }
+    case Kind::kNone:
+      break;
+  }
+  return at::Tensor();  // an output that is not defined, as a kernel returns it
+}
+
+void collect_creates(const std::vector<OutputPlan>& outputs, c10::SmallVectorImpl<const OutputPlan*>* creates) {
+  for (const auto& output : outputs) {
+    if (output.kind == wire::OutputKind::kNew || output.kind == wire::OutputKind::kCpuNew) {
+      if (creates->size() <= output.slot) creates->resize(output.slot + 1u, nullptr);
+      (*creates)[output.slot] = &output;
+    }
+    collect_creates(output.list, creates);
+  }
+}
+
+void return_outputs(const std::vector<OutputPlan>& outputs, const Operator& op, const CallKey& key, NewStorages& fresh,
+                    torch::jit::Stack* stack) {
+  const size_t count = op.arguments.size();
+  const c10::IValue* arguments = stack->data() + stack->size() - count;
+  if (outputs.size() == 1) [[likely]] {
+    c10::IValue value = make_output(outputs[0], arguments, key, fresh);
+    torch::jit::drop(*stack, count);
+    stack->push_back(std::move(value));
+    return;
+  }
+  c10::SmallVector<c10::IValue, 8> values;
+  for (const auto& output : outputs) values.push_back(make_output(output, arguments, key, fresh));
+  torch::jit::drop(*stack, count);
+  for (auto& value : values) stack->push_back(std::move(value));
+}
+
+// Hot: a call whose plan is known. bench/op_latency "plan hit"; allocates only the outputs.
+void run(const Plan& plan, const Operator& op, const CallKey& key, client::Queue& queue, torch::jit::Stack* stack) {
+  c10::SmallVector<Slot, 24> slots;
+  NewStorages fresh;
+  for (const StorageRef* ref : key.storages()) slots.push_back(ref->slot);
+  if (plan.creates == 1 && plan.outputs[0].kind == wire::OutputKind::kNew) [[likely]] {
+    const Slot slot = queue.new_slot();
+    fresh.push_back(make_storage(queue, key.device(), plan.outputs[0].storage_bytes, slot));
+    slots.push_back(slot);
+  } else if (plan.creates != 0) {
+    c10::SmallVector<const OutputPlan*, 8> creates;
+    collect_creates(plan.outputs, &creates);
+    for (const auto* output : creates) {
+      const Slot slot = queue.new_slot();
+      fresh.push_back(make_storage(queue, key.device(), output->storage_bytes, slot));
+      slots.push_back(slot);
+    }
+  }
+  check(queue.call(plan.id, {slots.data(), slots.size()}, key.scalars()));
+  return_outputs(plan.outputs, op, key, fresh, stack);
+}
+
+// Slots for the outputs of an asked call; those that got no output go back.
+class AskedSlots {
+ public:
+  AskedSlots(client::Queue& queue, size_t count) : queue_(queue) {
+    for (size_t i = 0; i < count; ++i) slots_.push_back(queue.new_slot());
+  }
+  ~AskedSlots() {
+    for (const Slot slot : slots_) {
+      if (!slot.none()) queue_.free_slot(slot);
+    }
+  }
+  AskedSlots(const AskedSlots&) = delete;
+  AskedSlots& operator=(const AskedSlots&) = delete;
+
+  const auto& all() const { return slots_; }
+  Slot take(size_t index) {
+    TORCH_CHECK(index < slots_.size() && !slots_[index].none(), "the worker's report names a slot that is none");
+    return std::exchange(slots_[index], Slot{});
+  }
+
+ private:
+  client::Queue& queue_;
+  c10::SmallVector<Slot, 8> slots_;
+};
+
+// What an asked call resized on the worker (out=) gets the same size here. True when anything did.
+bool adopt_sizes(const std::vector<wire::Output>& outputs, const std::vector<TensorPlace>& places,
+                 const c10::IValue* arguments) {
+  bool changed = false;
+  for (const auto& output : outputs) {
+    if (output.kind == wire::OutputKind::kList) changed |= adopt_sizes(output.list, places, arguments);
+    if (output.kind != wire::OutputKind::kArgument || output.tensor_index >= places.size()) continue;
+    const at::Tensor& tensor = places[output.tensor_index].in(arguments);
+    auto* impl = tensor.unsafeGetTensorImpl();
+    if (storage_ref(*impl) == nullptr || (impl->sizes() == c10::IntArrayRef(output.tensor.sizes) &&
+                                          impl->strides() == c10::IntArrayRef(output.tensor.strides))) {
+      continue;
+    }
+    auto* storage = impl->unsafe_storage().unsafeGetStorageImpl();
+    if (output.storage_bytes > storage->nbytes()) resize_storage(*storage, output.storage_bytes);
+    impl->set_sizes_and_strides(output.tensor.sizes, output.tensor.strides);
+    changed = true;
+  }
+  return changed;
+}
+
+struct Asked {
+  std::vector<OutputPlan> outputs;
+  bool resized = false;
+};
+
+// One round trip: runs the call, makes its outputs from what the worker says, returns what it said.
+Asked ask(const Plan& plan, const Operator& op, const CallKey& key, client::Queue& queue, torch::jit::Stack* stack) {
+  const c10::IValue* arguments = stack->data() + stack->size() - op.arguments.size();
+  AskedSlots asked(queue, plan.creates);
+  c10::SmallVector<Slot, 24> slots;
+  for (const StorageRef* ref : key.storages()) slots.push_back(ref->slot);
+  for (const Slot slot : asked.all()) slots.push_back(slot);
+  Buffer answer;
+  {
+    WaitScope wait;
+    if (Status status = queue.ask(plan.id, {slots.data(), slots.size()}, key.scalars(), &answer); !status.ok()) {
+      throw_status(status);
+    }
+  }
+  const auto report = wire::decode_report(answer);
+  if (!report.ok()) throw_status(report.status());
+  const auto places = tensor_places(op, arguments);
+  const auto reads = static_cast<uint16_t>(key.storages().size());
+  Asked result;
+  result.outputs = from_wire(report->outputs, reads, places);
+  TORCH_CHECK(result.outputs.size() == op.return_count, op.name(), ": the worker reported ", result.outputs.size(),
+              " outputs");
+  NewStorages fresh;
+  c10::SmallVector<const OutputPlan*, 8> creates;
+  collect_creates(result.outputs, &creates);
+  for (size_t i = 0; i < creates.size(); ++i) {
+    TORCH_CHECK(creates[i] != nullptr, op.name(), ": the worker's report leaves a slot out");
+    const Slot slot = asked.take(i);
+    fresh.push_back(make_storage(queue, key.device(), creates[i]->storage_bytes, slot));
+  }
+  result.resized = adopt_sizes(report->outputs, places, arguments);
+  return_outputs(result.outputs, op, key, fresh, stack);
+  return result;
+}
+
+Plan* define(client::Queue& queue, wire::PlanBody& body, Plan::Mode mode, uint16_t reads, uint16_t creates,
+             std::vector<OutputPlan> outputs) {
+  auto* plan = new Plan();
+  plan->mode = mode;
+  plan->reads = reads;
+  plan->creates = creates;
+  plan->outputs = std::move(outputs);
+  plan->id = queue.define_plan(reads, creates, wire::encode(body));
+  return plan;
+}
+
+void remember(DevicePlans& plans, client::PlanKey hash, Plan* plan) {
+  const std::scoped_lock lock(plans.write);
+  if (plan->mode != Plan::Mode::kResize) {
+    if (plans.by_number.size() <= plan->id.raw) plans.by_number.resize(plan->id.raw + 1u, nullptr);
+    plans.by_number[plan->id.raw] = plan;
+  }
+  plans.table.insert(hash, plan);  // when another thread was faster, its plan stays and ours serves this one call
+}
+
+void replace(DevicePlans& plans, Plan* old, Plan* plan) {
+  const std::scoped_lock lock(plans.write);
+  if (plans.by_number.size() <= plan->id.raw) plans.by_number.resize(plan->id.raw + 1u, nullptr);
+  plans.by_number[plan->id.raw] = plan;
+  old->newer.store(plan, std::memory_order_release);
+  old->mode.store(Plan::Mode::kReplaced, std::memory_order_release);
+}
+
+// Plans whose outputs the worker had to change, as it told since the last look: asked for once more. A plan that is wrong
+// again with what the worker itself had said is asked for every time.
+void take_conformed(DevicePlans& plans, client::Queue& queue) {
+  PlanId id;
+  while (queue.take_conformed(&id)) {
+    const std::scoped_lock lock(plans.write);
+    if (id.raw >= plans.by_number.size() || plans.by_number[id.raw] == nullptr) continue;
+    Plan* plan = plans.by_number[id.raw];
+    auto known = Plan::Mode::kKnown;
+    plan->mode.compare_exchange_strong(known, Plan::Mode::kConformed, std::memory_order_acq_rel);
+  }
+}
+
+Plan* make_plan(const Operator& op, const c10::IValue* arguments, const CallKey& key, client::Queue& queue) {
+  const auto reads = static_cast<uint16_t>(key.storages().size());
+  const bool asks_always = op.foresight == Foresight::kAsk || (op.masks_ask && key.has_mask());
+  std::optional<Foretold> told;
+  if (!asks_always && op.foresight == Foresight::kMeta) told = foretell(op, arguments, key);
+  if (told && !told->resizes.empty()) {
+    auto* plan = new Plan();
+    plan->mode = Plan::Mode::kResize;
+    plan->resizes = std::move(told->resizes);
+    return plan;
+  }
+  auto body = describe_call(op, arguments, key);
+  if (!told) {
+    return define(queue, body, asks_always ? Plan::Mode::kAsk : Plan::Mode::kLearn, reads, creates_max(op, arguments), {});
+  }
+  body.outputs = to_wire(told->outputs, reads, tensor_places(op, arguments));
+  return define(queue, body, Plan::Mode::kKnown, reads, count_creates(told->outputs), std::move(told->outputs));
+}
+
+void apply_resizes(const std::vector<Resize>& resizes, const c10::IValue* arguments) {
+  for (const auto& resize : resizes) {
+    auto* impl = resize.place.in(arguments).unsafeGetTensorImpl();
+    auto* storage = impl->unsafe_storage().unsafeGetStorageImpl();
+    const uint64_t bytes = at::detail::computeStorageNbytes(resize.sizes, resize.strides, impl->dtype().itemsize(),
+                                                            static_cast<size_t>(impl->storage_offset()));
+    if (bytes > storage->nbytes()) resize_storage(*storage, bytes);
+    impl->set_sizes_and_strides(resize.sizes, resize.strides);
+  }
+}
+
+// Index and length tensors that are on the CPU, where CUDA's kernels take them: copied to the device first.
+void upload_arguments(const Operator& op, torch::jit::Stack* stack, c10::DeviceIndex device) {
+  c10::IValue* arguments = stack->data() + stack->size() - op.arguments.size();
+  const auto wanted = [](const c10::IValue& value) {
+    return value.isTensor() && value.toTensor().defined() && value.toTensor().is_cpu() && value.toTensor().dim() > 0;
+  };
+  const auto uploaded = [&](const at::Tensor& tensor) {
+    at::Tensor there = at::empty_like(tensor, tensor.options().device(c10::Device(c10::DeviceType::CUDA, device)),
+                                      at::MemoryFormat::Contiguous);
+    there.copy_(tensor);
+    return there;
+  };
+  for (size_t i = 0; i < op.arguments.size(); ++i) {
+    if (wanted(arguments[i])) arguments[i] = uploaded(arguments[i].toTensor());
+    if (op.arguments[i] != ArgumentClass::kTensorList || arguments[i].isNone()) continue;
+    auto list = arguments[i].toList().copy();
+    for (size_t j = 0; j < list.size(); ++j) {
+      const c10::IValue element = list.get(j);
+      if (wanted(element)) list.set(j, uploaded(element.toTensor()));
+    }
+    arguments[i] = list;
+  }
+}
+
+void forward_slow(const Operator& op, const CallKey& key, client::PlanKey hash, Plan* plan, client::Queue& queue,
+                  torch::jit::Stack* stack, int depth);
+
+void forward_at_depth(const Operator& op, torch::jit::Stack* stack, int depth) {
+  CallKey key;
+  key.walk(op, stack->data() + stack->size() - op.arguments.size());
+  if (key.wants_upload()) [[unlikely]] {
+    upload_arguments(op, stack, key.device());
+    return forward_at_depth(op, stack, depth + 1);
+  }
+  client::Queue& queue = queue_for(c10::Device(c10::DeviceType::CUDA, key.device()));
+  if (queue.any_conformed()) [[unlikely]] take_conformed(plans_of(key.device()), queue);
+  if (op.flags != FlagCheck::kNone) send_flags_if_changed(op.flags, queue, key.device());
+  const client::PlanKey hash = key.hash();
+  Plan* plan = plans_of(key.device()).table.find(hash);
+  if (plan != nullptr && plan->mode.load(std::memory_order_acquire) == Plan::Mode::kKnown) [[likely]] {
+    run(*plan, op, key, queue, stack);
+  } else {
+    forward_slow(op, key, hash, plan, queue, stack, depth);
+  }
+}
+
+void forward_slow(const Operator& op, const CallKey& key, client::PlanKey hash, Plan* plan, client::Queue& queue,
+                  torch::jit::Stack* stack, int depth) {
+  TORCH_CHECK(depth < 4, op.name(), ": out= tensors keep changing their size");
+  DevicePlans& plans = plans_of(key.device());
+  const c10::IValue* arguments = stack->data() + stack->size() - op.arguments.size();
+  while (plan != nullptr && plan->mode == Plan::Mode::kReplaced) plan = plan->newer.load(std::memory_order_acquire);
+  if (plan == nullptr) {
+    plan = make_plan(op, arguments, key, queue);
+    remember(plans, hash, plan);
+  }
+  const Plan::Mode mode = plan->mode.load(std::memory_order_acquire);
+  switch (mode) {
+    case Plan::Mode::kReplaced:  // just now, by another thread
+      return forward_slow(op, key, hash, plan, queue, stack, depth);
+    case Plan::Mode::kKnown:
+      return run(*plan, op, key, queue, stack);
+    case Plan::Mode::kAsk:
+      ask(*plan, op, key, queue, stack);
+      return;
+    case Plan::Mode::kResize:
+      apply_resizes(plan->resizes, arguments);
+      return forward_at_depth(op, stack, depth + 1);
+    case Plan::Mode::kConformed: {
+      // Asked from now on: a second conform after learning means that the layout follows values.
+      auto ask_body = describe_call(op, arguments, key);
+      Plan* again = define(queue, ask_body, plan->learned ? Plan::Mode::kAsk : Plan::Mode::kLearn, plan->reads,
+                           creates_max(op, arguments), {});
+      replace(plans, plan, again);
+      return forward_slow(op, key, hash, again, queue, stack, depth);
+    }
+    case Plan::Mode::kLearn:
+      break;
+  }
+  // The description needs the arguments, which the call takes off the stack.
+  auto body = describe_call(op, arguments, key);
+  const auto places = tensor_places(op, arguments);
+  Asked asked = ask(*plan, op, key, queue, stack);
+  if (asked.resized) return;  // with its new size the out= tensor has another key next time
+  body.outputs = to_wire(asked.outputs, plan->reads, places);
+  const uint16_t creates = count_creates(asked.outputs);
+  Plan* known = define(queue, body, Plan::Mode::kKnown, plan->reads, creates, std::move(asked.outputs));
+  known->learned = true;
+  replace(plans, plan, known);
+}
+
+}  // namespace
+
+bool launch_blocking() {
+  static const bool blocking = [] {
+    const char* value = std::getenv("CUDA_LAUNCH_BLOCKING");
+    return value != nullptr && std::string_view(value) != "0" && *value != '\0';
+  }();
+  return blocking;
+}
+
+void forward(const Operator& op, torch::jit::Stack* stack) {
+  forward_at_depth(op, stack, 0);
+  if (launch_blocking()) [[unlikely]] synchronize_device(-1);
+}
+
+}  // namespace waldo::torch_frontend
