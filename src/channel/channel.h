@@ -7,13 +7,14 @@
 // Flow control: per lane, bytes sent and not yet `consumed()` by the peer's session never pass the lane's window, so
 // both sides hold a bounded number of bytes. send() blocks when the window is full (senders are never the loop thread).
 //
-// Threads: send(), kick(), consumed(), close() from any thread. The handler runs on the loop thread and must not block.
+// Threads: everything from any thread. The handler runs on the loop thread and must not block.
 // Ownership: the channel owns the link it is attached to. It never takes the interpreter's lock.
+// Fork: in a child every function does nothing (send() returns kLost).
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "base/bytes.h"
@@ -25,51 +26,69 @@
 
 namespace waldo::channel {
 
-enum class Lane : uint8_t { kRecords = 0, kBulk = 1 };
+using wire::Lane;
 
 class Handler {
  public:
   virtual ~Handler() = default;
-  // One numbered frame, once and in order. `payload` is moved in; call Channel::consumed() with its size once it no
-  // longer takes memory (credit goes back to the peer then).
+  // One numbered frame, once and in order (GOODBYE stays in the channel). `payload` is moved in; call
+  // Channel::consumed() with its size once it no longer takes memory (credit goes back to the peer then).
   virtual void on_frame(wire::FrameKind kind, Lane lane, Buffer payload) = 0;
   // The loop is about to write and has room on the records lane: append what waits in outboxes (each entry becomes one
-  // kRecords frame). Called often; must be cheap when there is nothing. Default: nothing.
+  // RECORDS frame). Called often; must be cheap when there is nothing. Not called while the records window is full, so
+  // an outbox bounds itself: who waits for room there waits for the next collect(). Default: nothing.
   virtual void collect(std::vector<Buffer>&) {}
-  // The link died. The channel keeps its state and waits for attach().
+  // The link died. The channel keeps its state and waits for attach(), which may be called from here.
   virtual void on_link_lost(const Status& why) = 0;
-  // The peer broke the protocol, or said goodbye, or close() was called: nothing will be delivered any more. Once.
+  // Nothing will be delivered or accepted any more. Once; the last callback. Ok: close() of this or the other side ran
+  // its course. Else: what the peer or we did wrong, what its goodbye said, or what abort() was given.
   virtual void on_closed(const Status& why) = 0;
 };
 
 struct ChannelCounters {  // exact; whole channel, both lanes, protocol overhead included
   uint64_t frames_sent = 0, frames_received = 0;
-  uint64_t bytes_sent = 0, bytes_received = 0;        // as written to and read from links, headers and acks included
+  uint64_t bytes_sent = 0, bytes_received = 0;  // as written to and read from links, headers and acks included
+  uint64_t acks_sent = 0, acks_received = 0;    // also in frames_…
   uint64_t frames_replayed = 0, links = 0;
 };
 
 class Channel {
  public:
   Channel(Loop& loop, Handler& handler);  // both must outlive the channel
-  ~Channel();                             // drops the link; never waits for the network
+  // Drops the link; never waits for the network, but for the callback that runs now: not under a lock it may want.
+  ~Channel();
 
   // The newest link wins; an older one is closed. `peer_received` is the last frame number the peer said it has
   // (0 for a new session): later ones in the replay log are sent again, in order, before anything new.
-  // kInvalid when the peer claims frames we never sent.
+  // kInvalid when the peer claims frames we never sent, or asks for some it has acknowledged; kLost after the end.
   Status attach(std::unique_ptr<Link> link, FrameNumber peer_received);
   FrameNumber received() const;  // last frame delivered; goes into HELLO or WELCOME of the next link
 
-  // Queues one frame. Blocks while the lane's window is full. kLost after close.
-  // `interrupted`, when given, is asked every 50 ms while blocked; true ends the call with kCancelled, nothing queued.
+  // Queues one frame. Blocks while the lane's window is full; on the loop thread it returns kOverloaded then.
+  // kLost after the end. `interrupted`, when given, is asked every 50 ms while blocked; true ends the call with
+  // kCancelled, nothing queued.
   Status send(Lane lane, wire::FrameKind kind, Buffer payload, const std::function<bool()>& interrupted = {});
   // Outboxes have data: have collect() called. kSoon: within 100 µs or at the next write; kNow: at once.
+  // Cheap: one atomic operation unless the loop really sleeps. Call it after the outbox's lock is released.
   enum class Kick : uint8_t { kSoon, kNow };
   void kick(Kick kick);
   void consumed(Lane lane, uint64_t bytes);
 
-  // Sends what is queued, then goodbye, for at most `timeout`; then on_closed(). Safe to repeat.
+  // A buffer of this size whose pages are warm, content undefined; and where payloads of bulk frames should go when
+  // they are done with. Buffers that send() took come back by themselves once acknowledged.
+  Buffer take_buffer(size_t bytes);
+  void give_back(Buffer buffer);
+
+  // Returns at once. What is queued or in outboxes is sent, then GOODBYE; on_closed() when the peer has it, or after
+  // `timeout`, or at once without a link. Safe to repeat.
   void close(std::chrono::milliseconds timeout);
+  // The end, now, without a word to the peer. `why` (not ok) goes to on_closed(), blocked senders and later ones.
+  void abort(Status why);
   ChannelCounters counters() const;
+
+ private:
+  class Impl;
+  std::shared_ptr<Impl> impl_;
 };
 
 }  // namespace waldo::channel

@@ -1,0 +1,31 @@
+// The first words on a link, before a channel takes it: HELLO, then WELCOME or REFUSE. docs/protocol.md §3.
+//
+// Synchronous, on bare descriptors (for a socket read_fd == write_fd), any thread; nothing is read beyond the frame, so
+// the descriptors can become a Link afterwards. Failures: kDisconnected (closed, or deadline passed), kInvalid (not a
+// Waldo there, or a malformed frame); kUnsupported: no version in common.
+#pragma once
+
+#include "base/os/socket.h"
+#include "wire/frame.h"
+#include "wire/messages.h"
+
+namespace waldo::channel {
+
+// Client: says HELLO and waits for the answer. A REFUSE becomes its status (detail().exit_code is what it asks for).
+Result<wire::Welcome> greet(int read_fd, int write_fd, const wire::Hello& hello, os::Deadline deadline);
+
+// Daemon and worker: the HELLO, and the frame as it came, for passing on to the worker.
+struct ReceivedHello {
+  wire::Hello hello;
+  Buffer frame;
+};
+Result<ReceivedHello> read_hello(int fd, os::Deadline deadline);
+Result<wire::Hello> parse_hello(
+    std::span<const std::byte> frame);  // of bytes that read_hello() gave to another process
+
+// kUnsupported, with the text and exit code for REFUSE, when we do not speak the client's version.
+Status check_version(const wire::Hello& hello);
+Status write_welcome(int fd, const wire::Welcome& welcome, os::Deadline deadline);
+Status write_refuse(int fd, const wire::Refuse& refuse, os::Deadline deadline);
+
+}  // namespace waldo::channel
