@@ -56,3 +56,5 @@ extern "C" const char* waldo_torch_register(int python_torch_loaded) {
   }
   return problem.empty() ? nullptr : problem.c_str();
 }
+
+extern "C" const char* waldo_torch_built_for() { return TORCH_VERSION; }

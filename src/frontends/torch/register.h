@@ -20,3 +20,4 @@ void register_profiler();
 // Registers everything; safe to repeat. Returns null, or one line that says what is wrong (then nothing of ours is used).
 // `python_torch_loaded`: nonzero when `torch` is already imported, which is too late.
 extern "C" WALDO_TORCH_API const char* waldo_torch_register(int python_torch_loaded);
+extern "C" WALDO_TORCH_API const char* waldo_torch_built_for();  // "2.13.0"

@@ -242,7 +242,7 @@ std::string in_units(uint64_t bytes) {
 StorageRef* take_ref(client::Queue& queue, c10::DeviceIndex device, uint64_t bytes, Slot slot) {
   StorageRef* ref = pool(device).take(device, bytes);
   if (ref == nullptr) [[unlikely]] {
-    queue.free_slot(slot);
+    if (!slot.none()) queue.free_slot(slot);
     throw_out_of_memory(device, bytes);
   }
   ref->queue = &queue;
@@ -260,7 +260,7 @@ c10::DataPtr data_of(StorageRef* ref) {
 void delete_storage_ref(void* context) noexcept {
   auto* ref = static_cast<StorageRef*>(context);
   if (ref == nullptr || g_closed.load(std::memory_order_relaxed)) return;
-  ref->queue->free_slot(ref->slot);
+  if (!ref->slot.none()) ref->queue->free_slot(ref->slot);
   pool(ref->device).give_back(ref);
 }
 
@@ -271,12 +271,14 @@ c10::Storage make_storage(client::Queue& queue, c10::DeviceIndex device, uint64_
 }
 
 c10::DataPtr new_data(client::Queue& queue, c10::DeviceIndex device, uint64_t bytes) {
-  return data_of(take_ref(queue, device, bytes, queue.new_slot()));
+  const Slot slot = queue.new_slot();
+  TORCH_CHECK(!slot.none(), "too many device storages are alive at once (", limits::slot_count_max, ")");
+  return data_of(take_ref(queue, device, bytes, slot));
 }
 
 c10::DataPtr create_data(c10::DeviceIndex device, uint64_t bytes) {
   auto& queue = queue_for(c10::Device(c10::DeviceType::CUDA, device));
-  c10::DataPtr data = data_of(take_ref(queue, device, bytes, queue.new_slot()));
+  c10::DataPtr data = new_data(queue, device, bytes);
   check(queue.create(static_cast<StorageRef*>(data.get_context())->slot, bytes));
   return data;
 }

@@ -46,7 +46,8 @@ inline StorageRef* storage_ref(const c10::TensorImpl& tensor) {
 inline bool is_waldo(const c10::StorageImpl& storage) { return storage_ref(storage) != nullptr; }
 
 // A storage whose slot the next recorded call creates: nothing is recorded here. Hot: once per output of an operation.
-// Throws OutOfMemoryError when the device's memory would be exceeded (`slot` is given back then).
+// Throws OutOfMemoryError when the device's memory would be exceeded (`slot` is given back then). `slot` may be none, to
+// be set in its StorageRef once the call is recorded.
 WALDO_TORCH_API c10::Storage make_storage(client::Queue& queue, c10::DeviceIndex device, uint64_t bytes, Slot slot);
 
 // The same as a DataPtr, with a slot of its own.

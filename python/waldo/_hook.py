@@ -1,0 +1,139 @@
+"""Waits for `import torch`, then makes `cuda` ours, in this order:
+
+1. `torch` is looked for: libwaldo_torch.so is loaded and registers hooks, kernels, guard and allocator. PyTorch makes
+   its CUDA hooks once, at their first use, which is during `import torch`; later would be too late.
+2. `torch.cuda` is looked for (torch/__init__.py imports it): torch._C gets the names that a CPU build lacks.
+3. torch is imported: the few methods of CPU builds that would touch a device pointer are replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from importlib.machinery import ModuleSpec
+from typing import Any
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+_TORCH_VERSIONS = ("2.11", "2.12", "2.13")
+
+
+class Problem(Exception):
+    """One line that says what is wrong and what to try."""
+
+
+class Finder:
+    """A meta path finder that finds nothing itself; it only sees names go by."""
+
+    def __init__(self) -> None:
+        self._ready = False  # libwaldo_torch.so is registered
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if name == "torch":
+            return self._torch(path, target)
+        if name == "torch.cuda" and self._ready and "torch" in sys.modules:
+            self._guarded(_fill_names)
+        return None
+
+    def _torch(self, path: Any, target: Any) -> ModuleSpec | None:
+        spec = _spec_by_others(self, "torch", path, target)
+        if spec is None or spec.origin is None or spec.loader is None:
+            return spec
+        self._ready = self._guarded(lambda: _load(os.path.dirname(spec.origin)))
+        if not self._ready:
+            sys.meta_path.remove(self)  # torch is then exactly what it is without us
+            return spec
+        loader: Any = spec.loader
+        execute = loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            execute(module)
+            self._guarded(_after_torch)
+
+        loader.exec_module = exec_module
+        return spec
+
+    @staticmethod
+    def _guarded(step: Any) -> bool:
+        try:
+            step()
+        except Exception as error:  # a broken hook must not break `import torch`
+            text = str(error) if isinstance(error, Problem) else f"{type(error).__name__}: {error}"
+            if os.environ.get("WALDO_STRICT") == "1":
+                raise ImportError(f"waldo: {text}") from error
+            print(f"waldo: no cuda devices here: {text}", file=sys.stderr)
+            return False
+        return True
+
+
+def _spec_by_others(finder: Finder, name: str, path: Any, target: Any) -> ModuleSpec | None:
+    for other in sys.meta_path:
+        if other is not finder and (find := getattr(other, "find_spec", None)) is not None:
+            spec = find(name, path, target)
+            if spec is not None:
+                return spec
+    return None
+
+
+def _load(torch_dir: str) -> None:
+    version, cuda = _read_version(torch_dir)
+    if not version.startswith(tuple(v + "." for v in _TORCH_VERSIONS)):
+        raise Problem(f"PyTorch {version} is not one of {', '.join(_TORCH_VERSIONS)}; install one of these")
+    if cuda is not None:
+        raise Problem(
+            f"this is a CUDA build of PyTorch ({version}), which Waldo cannot take over yet; install the CPU build: "
+            f"pip install torch=={version.split('+')[0]} --index-url https://download.pytorch.org/whl/cpu"
+        )
+    # PyTorch's own operators written for a local GPU's compiler would shadow ours.
+    os.environ.setdefault("TORCH_DISABLE_NATIVE_JIT", "1")
+    import ctypes
+
+    try:
+        ctypes.CDLL(os.path.join(torch_dir, "lib", "libtorch_cpu.so"))  # wherever torch is, ours then finds it
+        library = ctypes.CDLL(os.path.join(_PACKAGE, "libwaldo_torch.so"))
+    except OSError as error:
+        raise Problem(
+            f"libwaldo_torch.so does not fit PyTorch {version} ({error}); build it again: "
+            "pip install --force-reinstall --no-deps waldo-gpu"
+        ) from error
+    library.waldo_torch_built_for.restype = ctypes.c_char_p
+    built_for = library.waldo_torch_built_for().decode()
+    if version.split(".")[:2] != built_for.split(".")[:2]:
+        raise Problem(
+            f"Waldo was built for PyTorch {built_for}, but this is {version}; build it again: "
+            "pip install --force-reinstall --no-deps waldo-gpu"
+        )
+    library.waldo_torch_register.restype = ctypes.c_char_p
+    problem = library.waldo_torch_register(0)
+    if problem is not None:
+        raise Problem(problem.decode())
+
+
+def _read_version(torch_dir: str) -> tuple[str, str | None]:
+    """PyTorch's version and its CUDA version, without importing it."""
+    try:
+        with open(os.path.join(torch_dir, "version.py"), encoding="utf-8") as file:
+            text = file.read()
+    except OSError as error:
+        raise Problem(f"cannot read {torch_dir}/version.py: {error.strerror}") from error
+    version = re.search(r"^__version__ = ['\"]([^'\"]+)['\"]", text, re.MULTILINE)
+    cuda = re.search(r"^cuda(?:\s*:[^=]*)? = ['\"]([^'\"]+)['\"]", text, re.MULTILINE)
+    if version is None:
+        raise Problem(f"{torch_dir}/version.py names no version")
+    return version.group(1), cuda.group(1) if cuda else None
+
+
+def _fill_names() -> None:
+    from waldo import _start
+    from waldo._torch import names, native
+
+    _start.attach(native.load(_PACKAGE))
+    names.fill()
+
+
+def _after_torch() -> None:
+    from waldo._torch import legacy, printing, storage
+
+    storage.patch()
+    printing.patch()
+    legacy.patch()
