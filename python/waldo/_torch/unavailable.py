@@ -60,7 +60,22 @@ _FUNCTIONS: dict[str, tuple[str, str]] = {
     "_nccl_init_rank": ("torch.cuda.nccl.init_rank", "processes meet through torch.distributed"),
 }
 
-_TUNABLE = ["enable", "tuning_enable", "set_filename", "get_filename", "set_max_tuning_duration", "get_max_tuning_duration", "set_max_tuning_iterations", "get_max_tuning_iterations", "set_rotating_buffer_size", "get_rotating_buffer_size", "get_results", "get_validators", "read_file", "set_numerical_check_tolerances"]
+_TUNABLE = [
+    "enable",
+    "tuning_enable",
+    "set_filename",
+    "get_filename",
+    "set_max_tuning_duration",
+    "get_max_tuning_duration",
+    "set_max_tuning_iterations",
+    "get_max_tuning_iterations",
+    "set_rotating_buffer_size",
+    "get_rotating_buffer_size",
+    "get_results",
+    "get_validators",
+    "read_file",
+    "set_numerical_check_tolerances",
+]
 
 _TYPES: dict[str, tuple[str, str]] = {
     "_CUDAGraph": ("torch.cuda.CUDAGraph", _GRAPHS),
