@@ -30,6 +30,9 @@
 #include "base/ids.h"
 #include "base/status.h"
 #include "client/api.h"  // WALDO_API: visible in libwaldo.so
+#include "client/counters.h"
+#include "client/recorder.h"
+#include "client/wait.h"
 
 namespace waldo::client {
 
@@ -50,29 +53,9 @@ struct WorkerInfo {
   std::string json;           // all of it, as the worker said it
 };
 
-// What a front end lends to the client. Called without any lock of ours held. May be empty.
-struct Hooks {
-  std::function<bool()> interrupted;                             // asked about every 50 ms of a wait (user threads)
-  std::function<std::pair<std::string, int>()> where;            // the user's file and line, when a wait starts
-};
-
-struct WaitPlace {
-  std::string file;
-  int line = 0;
-  uint64_t count = 0;
-  double seconds = 0;
-};
-
-struct Counters {  // since the process began; exact
-  uint64_t calls = 0;      // numbered records recorded
-  uint64_t messages = 0;   // frames sent and received
-  uint64_t waits = 0;
-  uint64_t bytes_up = 0, bytes_down = 0;  // as written to and read from links
-  uint64_t plans = 0, asks = 0, conforms = 0, frees = 0;
-  std::vector<WaitPlace> waits_at;
-};
-
 class Session;
+class SessionCore;
+struct Pending;
 
 struct ReadTicket {  // names one outstanding read
   CallNumber call;
@@ -80,21 +63,55 @@ struct ReadTicket {  // names one outstanding read
 
 class WALDO_API Queue {
  public:
-  QueueId id() const;
-  Session& session();
+  ~Queue();
+  QueueId id() const { return id_; }
+  Session& session() { return session_; }
 
   // --- names -------------------------------------------------------------------------------------------------------
-  Slot new_slot();                       // hot
-  void free_slot(Slot slot) noexcept;    // from deleters: pushes to a list, drained into FREE at the next record
+  // Hot. The none slot when limits::slot_count_max live at once.
+  Slot new_slot() {
+    std::lock_guard guard(recorder_.lock);
+    return recorder_.slots.take();
+  }
+  // From deleters, under whatever lock: pushes to a list that is drained into one FREE at the next record or flush.
+  // Takes no lock, allocates nothing. `slot` may be another queue's. A no-op in a forked child and after shutdown().
+  void free_slot(Slot slot) noexcept {
+    if (slot.queue() != id_) [[unlikely]] return free_slot_of_other(slot);
+    recorder_.slots.drop(slot);
+    if (!recorder_.kicked.load(std::memory_order_seq_cst)) [[unlikely]] kick_for_free();
+  }
+  // A body over limits::plan_body_bytes_max, or one plan too many, gives a plan whose calls fail with kUnsupported.
   PlanId define_plan(uint16_t reads, uint16_t creates, std::span<const std::byte> body);
 
+  // The worker had to copy or cast an output of such a plan's call into what was predicted: the prediction is wrong for
+  // this worker, and the plan is to be asked for from then on. Each plan is said once.
+  bool any_conformed() const { return conformed_count_.load(std::memory_order_relaxed) != 0; }  // free
+  bool take_conformed(PlanId* plan);                                                            // false: none left
+  bool conformed(PlanId plan) const;  // ever; takes the queue's lock
+
   // --- recording (fire and forget) ---------------------------------------------------------------------------------
-  // Hot: once per operation. `slots`: the plan's reads then its creates. Slots of other queues are allowed: the
-  // recorder adds AFTER in both directions.
-  Status call(PlanId plan, std::span<const Slot> slots, std::span<const std::byte> scalars);
+  // Hot: once per operation; bench/client_bench "call, plan hit". `slots`: the plan's reads then its creates. Slots of
+  // other queues are allowed: the recorder adds AFTER in both directions. `scalars`: a multiple of 4 bytes.
+  Status call(PlanId plan, std::span<const Slot> slots, std::span<const std::byte> scalars) {
+    Recorder::Urge urge;
+    if (!recorder_.try_call(plan, slots, scalars, &urge)) [[unlikely]] return call_slow(plan, slots, scalars);
+    if (urge != Recorder::Urge::kNone) [[unlikely]] kick(urge);
+    return {};
+  }
+  // The same, and takes the created slots under the same lock: `slots` has the plan's reads in front, the rest is
+  // filled in with new slots. They are yours whatever the Status says, but for none slots.
+  Status call_making(PlanId plan, std::span<Slot> slots, std::span<const std::byte> scalars) {
+    Recorder::Urge urge;
+    if (!recorder_.try_call_making(plan, slots, scalars, &urge)) [[unlikely]] {
+      return call_making_slow(plan, slots, scalars);
+    }
+    if (urge != Recorder::Urge::kNone) [[unlikely]] kick(urge);
+    return {};
+  }
   Status create(Slot slot, uint64_t bytes);
   Status resize(Slot slot, uint64_t bytes);
-  // Copies `bytes` before it returns. Blocks only for the bulk window.
+  // Copies `bytes` before it returns. Blocks only for the bulk window. Interrupted there (kCancelled) the rest goes on
+  // in the background from a copy: the session stays whole.
   Status upload(Slot slot, uint64_t offset, const void* data, uint64_t bytes);
   Status command(std::span<const std::byte> body);
 
@@ -103,19 +120,71 @@ class WALDO_API Queue {
   Status ask(PlanId plan, std::span<const Slot> slots, std::span<const std::byte> scalars, Buffer* report);
   Status ask_command(std::span<const std::byte> body, Buffer* report);
   Status read(Slot slot, uint64_t offset, void* destination, uint64_t bytes);
-  // `destination` must stay valid until finish_read() of this ticket returned, or abandon_read().
+  // `destination` must stay valid until finish_read() of this ticket returned, or abandon_read(). Several reads started
+  // together and then finished cost one wait. finish_read() of a ticket ends it, whatever it returns.
   Result<ReadTicket> start_read(Slot slot, uint64_t offset, void* destination, uint64_t bytes);
   Status finish_read(ReadTicket ticket);
+  bool read_done(ReadTicket ticket);  // free: would finish_read() return at once?
   void abandon_read(ReadTicket ticket) noexcept;
   Status synchronize();  // every call recorded before has ended
 
   // --- events --------------------------------------------------------------------------------------------------------
   Result<CallNumber> record_time();           // the worker notes its clock when it gets there
-  bool reached(CallNumber time_call);         // free: has the answer to record_time() arrived?
-  Result<uint64_t> time_ns(CallNumber time_call);  // waits until it has
+  bool reached(CallNumber time_call);         // free: has the answer to record_time() arrived? Also true when it never will
+  Result<uint64_t> time_ns(CallNumber time_call);  // waits until it has; as often as you like until forget_time()
   void forget_time(CallNumber time_call) noexcept;
-  CallNumber last_call() const;               // the last one recorded
+  CallNumber last_call() const;                 // the last one recorded
   Status after(Queue& other, CallNumber call);  // later records of this queue run after that call of `other`
+
+ private:
+  friend class SessionCore;
+  friend class QueueLocks;
+  Queue(SessionCore& core, Session& session, QueueId id);
+
+  void kick(Recorder::Urge urge);
+  void kick_for_free() noexcept;
+  void free_slot_of_other(Slot slot) noexcept;
+  Status call_slow(PlanId plan, std::span<const Slot> slots, std::span<const std::byte> scalars);
+  Status call_making_slow(PlanId plan, std::span<Slot> slots, std::span<const std::byte> scalars);
+  Status check_call(PlanId plan, std::span<const Slot> slots, std::span<const std::byte> scalars) const;
+
+  template <typename Append>
+  Status record(size_t bytes, std::span<const Slot> named, Append&& append);  // queue_record.h
+  template <typename Append>
+  Status record_pending(const std::shared_ptr<Pending>& pending, CallNumber* call, size_t bytes,
+                        std::span<const Slot> named, Append&& append);
+  void come_after(size_t other);
+  CallNumber last_call_locked() const;
+  Status raise_locked(const std::function<void()>& unlock);
+  Status raise_seen(const Status& failure);
+  Status unless_ended(Status status) const;
+  Status wait_for_room();
+  void wake_room_waiters();
+
+  enum class Counted : uint8_t { kAlways, kIfItBlocks };
+  Status wait_for(const std::shared_ptr<Pending>& pending, Counted counted);
+  Status finish_pending(const std::shared_ptr<Pending>& pending, CallNumber call, Counted counted);
+  std::shared_ptr<Pending> find_pending(CallNumber call) const;
+  std::shared_ptr<Pending> take_pending(CallNumber call) noexcept;
+
+  // From the loop thread, by SessionCore.
+  uint64_t collect(std::vector<Buffer>& frames, uint64_t bytes_max);
+  void on_failed(CallNumber call, Status failure);
+  void on_conformed(PlanId plan);
+  void end_with(Recorder::Trouble trouble, Status why);
+  void in_forked_child();
+  struct Counts {
+    uint64_t calls = 0, plans = 0, frees = 0;
+  };
+  Counts counts() const;
+
+  SessionCore& core_;
+  Session& session_;
+  const QueueId id_;
+  Recorder recorder_;
+  std::atomic<uint32_t> conformed_count_{0};  // how many take_conformed() would give
+  struct Rest;
+  const std::unique_ptr<Rest> rest_;  // what is not hot
 };
 
 class WALDO_API Session {
@@ -124,30 +193,46 @@ class WALDO_API Session {
   size_t queue_count() const;
   Queue& queue(size_t index);
   bool lost() const;
+
+ private:
+  friend class SessionCore;
+  explicit Session(SessionCore& core) : core_(core) {}
+  SessionCore& core_;
 };
 
 // How `cuda:i` is made. From the environment when nothing was said: WALDO_ON (target, default "local"), WALDO_GPUS,
 // WALDO_BROKER (a socket of `waldo run` that lends links). docs/protocol.md says how links are asked for.
 struct Options {
-  std::string target = "local";
-  int gpus = 0;  // 0: as many as the target has (local: 1)
+  std::string target;            // "": WALDO_ON, else "local"
+  int gpus = 0;                  // 0: WALDO_GPUS, else as many as the target has (local: 1)
   std::string frontend;          // "torch"
   std::string frontend_version;  // "2.13.0"
-  std::string package_dir;       // where libwaldo.so, the worker's libraries and bin/waldo are
+  std::string package_dir;       // where libwaldo.so, the worker's libraries and bin/waldo are; "": next to this library
 };
 
 class WALDO_API Runtime {
  public:
   static Runtime& instance();  // never destroyed
   void set_hooks(Hooks hooks);
-  void configure(Options options);         // before the first connect; later: ignored
-  int device_count();                      // connects only when the number cannot be known otherwise; 0 when nothing is reachable
-  Status connect_error();                  // why device_count() is 0, or ok
-  Result<Queue*> queue(int device);        // connects at first use; the pointer lives for ever
-  bool in_forked_child() const;            // true in a child of the process that connected
+  void configure(Options options);   // before the first connect; later: ignored
+  bool strict() const;               // WALDO_STRICT=1: no device is an error at first use, not a warning
+  // Connects only when the number cannot be known otherwise; 0 when nothing is reachable (one line on stderr says so,
+  // once, unless strict()) or CUDA_VISIBLE_DEVICES hides all. May block: release the interpreter's lock first.
+  int device_count();
+  Status connect_error();            // why device_count() is 0, or ok
+  // Hot once connected: one load. Connects at first use (blocks, may be interrupted); the pointer lives for ever.
+  Result<Queue*> queue(int device);
+  bool connected() const;
+  bool in_forked_child() const;      // true in a child of the process that connected
   Counters counters();
-  // Flush and GOODBYE, 1 s at most; afterwards every call and deleter is a no-op. From `atexit`.
+  // Flush and GOODBYE, 1 s at most, then what WALDO_STATS asks for; afterwards every call and deleter is a no-op, and
+  // what would have to wait gives kLost. From `atexit`.
   void shutdown();
+
+ private:
+  Runtime();
+  struct State;
+  State* const state_;  // never freed
 };
 
 }  // namespace waldo::client

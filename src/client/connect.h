@@ -1,0 +1,30 @@
+// The first frames on a link: HELLO from us, WELCOME or REFUSE from the worker. Blocks; any thread; no state.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "base/status.h"
+#include "client/session.h"
+#include "wire/messages.h"
+
+namespace waldo::client {
+
+struct Greeting {
+  wire::Welcome welcome;
+  uint64_t bytes_sent = 0, bytes_received = 0;
+};
+
+// Speaks on `fd` and leaves it at the first byte after WELCOME. Errors: what REFUSE says, with its exit code; kUnsupported
+// (exit code 5) for a version we do not speak; kLost when the worker ends instead of answering; kCancelled when
+// `interrupted`, asked about every 50 ms, says so.
+Result<Greeting> greet(int fd, const wire::Hello& hello, const std::string& target,
+                       const std::function<bool()>& interrupted);
+
+// What HELLO says of this process.
+std::string hello_info(const Options& options);
+
+// What WELCOME says of the worker and its devices. kInvalid when that is not what a worker says.
+Result<WorkerInfo> parse_worker_info(const std::string& info_json, const std::string& target);
+
+}  // namespace waldo::client

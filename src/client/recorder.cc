@@ -1,0 +1,47 @@
+#include "client/recorder.h"
+
+#include <algorithm>
+
+namespace waldo::client {
+
+void Recorder::put_dropped() {
+  dropped_.clear();
+  slots.drain([this](Slot slot) { dropped_.push_back(slot); });
+  frees += dropped_.size();
+  // Few at a time, so that no FREE makes a frame much longer than the soft limit.
+  constexpr size_t kSlotsPerFree = 4096;
+  static_assert(kSlotsPerFree <= limits::free_count_max);
+  for (size_t at = 0; at < dropped_.size(); at += kSlotsPerFree) {
+    const size_t count = std::min(kSlotsPerFree, dropped_.size() - at);
+    make_room(4 + 4 * count);
+    builder.free({dropped_.data() + at, count});
+  }
+  if (dropped_.capacity() > kSlotsPerFree) dropped_ = {};
+}
+
+void Recorder::seal() {
+  if (builder.empty()) return;
+  Buffer frame = builder.take();
+  // A frame lives until the peer acknowledges it: better a small copy now than a large buffer for that long.
+  if (frame.size() < frame.capacity() / 2) frame = to_buffer(frame);
+  sealed_bytes_ += frame.size();
+  sealed_.push_back(std::move(frame));
+}
+
+uint64_t Recorder::take_frames(std::vector<Buffer>& frames, uint64_t bytes_max) {
+  if (sealed_bytes_ < bytes_max) {
+    seal();
+    urged_ = false;
+  }
+  uint64_t taken = 0;
+  size_t count = 0;
+  while (count < sealed_.size() && taken < bytes_max) {
+    taken += sealed_[count].size();
+    frames.push_back(std::move(sealed_[count++]));
+  }
+  sealed_.erase(sealed_.begin(), sealed_.begin() + static_cast<std::ptrdiff_t>(count));
+  sealed_bytes_ -= taken;
+  return waiting_bytes();
+}
+
+}  // namespace waldo::client

@@ -1,0 +1,285 @@
+// The one file of the client with a global: the framework asks for devices from anywhere.
+#include "client/runtime.h"
+
+#include <dlfcn.h>
+#include <fmt/format.h>
+#include <pthread.h>
+
+#include <algorithm>
+#include <atomic>
+#include <charconv>
+#include <chrono>
+#include <cstdlib>
+#include <mutex>
+
+#include "base/log.h"
+#include "base/os/entropy.h"
+#include "base/os/fork.h"
+#include "channel/link.h"
+#include "channel/loop.h"
+#include "client/connect.h"
+#include "client/counters.h"
+#include "client/lend.h"
+#include "client/session_core.h"
+
+namespace waldo::client {
+namespace {
+
+using std::chrono::steady_clock;
+
+constexpr std::chrono::milliseconds kShutdownMax{1000};
+constexpr std::chrono::seconds kRetryAfter{10};  // a program that asks again and again must not log in each time
+
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? std::string() : std::string(value);
+}
+
+int positive_number(const std::string& text) {
+  int number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size() || number < 1) return 0;
+  return std::min<int>(number, limits::queue_count_max);
+}
+
+// The folder of this library.
+std::string own_folder() {
+  if (std::string given = environment("WALDO_PACKAGE_DIR"); !given.empty()) return given;
+  Dl_info info{};
+  if (dladdr(reinterpret_cast<const void*>(&own_folder), &info) == 0 || info.dli_fname == nullptr) return "";
+  const std::string path = info.dli_fname;
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "" : path.substr(0, slash);
+}
+
+}  // namespace
+
+std::vector<int> visible_devices(const char* variable, int count) {
+  std::vector<int> visible;
+  if (variable == nullptr) {
+    for (int i = 0; i < count; ++i) visible.push_back(i);
+    return visible;
+  }
+  std::string_view rest = variable;
+  while (!rest.empty()) {
+    const size_t comma = std::min(rest.find(','), rest.size());
+    std::string_view item = rest.substr(0, comma);
+    rest.remove_prefix(std::min(comma + 1, rest.size()));
+    while (!item.empty() && item.front() == ' ') item.remove_prefix(1);
+    while (!item.empty() && item.back() == ' ') item.remove_suffix(1);
+    int index = -1;
+    const auto [end, error] = std::from_chars(item.data(), item.data() + item.size(), index);
+    if (error != std::errc() || end != item.data() + item.size() || index < 0 || index >= count) break;
+    if (std::find(visible.begin(), visible.end(), index) != visible.end()) return {};
+    visible.push_back(index);
+  }
+  return visible;
+}
+
+struct Runtime::State {
+  Options resolved();
+  int declared_count();
+  Status connect();
+  Status connect_once(const Options& options);
+  bool forked() const {
+    const uint64_t made_in = connected_in.load(std::memory_order_relaxed);
+    return made_in != kNever && made_in != os::fork_generation();
+  }
+
+  static constexpr uint64_t kNever = ~uint64_t{0};
+
+  Waits waits;
+  std::atomic<SessionCore*> core{nullptr};
+  std::array<std::atomic<Queue*>, limits::queue_count_max> queues{};  // by the program's device number
+  std::atomic<int> count{-1};                                         // known devices; -1: not known yet
+  std::atomic<uint64_t> connected_in{kNever};                         // fork generation that began to connect
+  std::atomic<bool> shut_down{false};
+  std::atomic<uint64_t> greeting_bytes_up{0}, greeting_bytes_down{0}, greetings{0};
+
+  std::timed_mutex connecting;  // held while connecting; guards what follows
+  channel::Loop* loop = nullptr;
+  Status failure;
+  steady_clock::time_point failed_at;
+
+  std::mutex mutex;  // guards what follows
+  Options options;
+  bool warned = false;
+};
+
+namespace {
+
+std::atomic<SessionCore*> fork_core{nullptr};
+
+void tell_forked_child() {
+  if (SessionCore* core = fork_core.load(std::memory_order_relaxed)) core->in_forked_child();
+}
+
+}  // namespace
+
+// --- connecting ------------------------------------------------------------------------------------------------------
+
+Options Runtime::State::resolved() {
+  Options result;
+  {
+    std::lock_guard lock(mutex);
+    result = options;
+  }
+  if (result.target.empty()) result.target = environment("WALDO_ON");
+  if (result.target.empty()) result.target = "local";
+  if (result.gpus <= 0) result.gpus = positive_number(environment("WALDO_GPUS"));
+  if (result.package_dir.empty()) result.package_dir = own_folder();
+  return result;
+}
+
+// How many devices there are before CUDA_VISIBLE_DEVICES, where that is known without a worker; else -1.
+int Runtime::State::declared_count() {
+  const Options now = resolved();
+  if (now.gpus > 0) return now.gpus;
+  return now.target == "local" ? 1 : -1;
+}
+
+Status Runtime::State::connect_once(const Options& options) {
+  LendRequest request;
+  request.target = options.target;
+  request.gpus = options.gpus;
+  request.broker = environment("WALDO_BROKER");
+  request.package_dir = options.package_dir;
+  const std::function<bool()> interrupted = [this] { return waits.interrupted(); };
+  auto fd = lend_link(request, interrupted);
+  if (!fd.ok()) return fd.status();
+
+  wire::Hello hello;
+  os::fill_random(hello.secret);
+  hello.info_json = hello_info(options);
+  auto greeting = greet(fd->get(), hello, options.target, interrupted);
+  if (!greeting.ok()) return greeting.status();
+  auto worker = parse_worker_info(greeting->welcome.info_json, options.target);
+  if (!worker.ok()) return worker.status();
+
+  if (loop == nullptr) loop = new channel::Loop();  // lives as long as the process
+  auto session = std::make_unique<SessionCore>(*loop, waits, std::move(*worker));
+  WALDO_TRY(session->attach(channel::make_socket_link(std::move(*fd)), greeting->welcome.received));
+  greeting_bytes_up.fetch_add(greeting->bytes_sent);
+  greeting_bytes_down.fetch_add(greeting->bytes_received);
+  greetings.fetch_add(1);
+
+  const auto visible = visible_devices(std::getenv("CUDA_VISIBLE_DEVICES"), static_cast<int>(session->queue_count()));
+  SessionCore* const made = session.release();
+  fork_core.store(made);
+  core.store(made);
+  for (size_t i = 0; i < visible.size(); ++i) queues[i].store(&made->queue(static_cast<size_t>(visible[i])));
+  count.store(static_cast<int>(visible.size()));
+  return {};
+}
+
+Status Runtime::State::connect() {
+  if (forked()) return SessionCore::forked_status();
+  while (!connecting.try_lock_for(Waits::kAskEvery)) {  // another thread is at it
+    if (waits.interrupted()) return Status(StatusKind::kCancelled, "interrupted while connecting");
+  }
+  std::lock_guard lock(connecting, std::adopt_lock);
+  if (core.load() != nullptr) return {};
+  if (shut_down.load()) return SessionCore::ended_status();
+  if (!failure.ok() && steady_clock::now() - failed_at < kRetryAfter) return failure;
+
+  static const int registered = pthread_atfork(nullptr, nullptr, tell_forked_child);
+  (void)registered;
+  connected_in.store(os::fork_generation());
+  Status status = connect_once(resolved());
+  if (!status.ok() && status.kind() == StatusKind::kCancelled) {
+    connected_in.store(kNever);
+    return status;
+  }
+  if (!status.ok()) connected_in.store(kNever);
+  failure = status;
+  failed_at = steady_clock::now();
+  return status;
+}
+
+// --- Runtime ---------------------------------------------------------------------------------------------------------
+
+Runtime::Runtime() : state_(new State) {}
+
+Runtime& Runtime::instance() {
+  static Runtime* const runtime = new Runtime();  // never destroyed: deleters run until the very end
+  return *runtime;
+}
+
+void Runtime::set_hooks(Hooks hooks) { state_->waits.set_hooks(std::move(hooks)); }
+
+void Runtime::configure(Options options) {
+  std::lock_guard lock(state_->mutex);
+  if (state_->core.load() == nullptr) state_->options = std::move(options);
+}
+
+bool Runtime::strict() const {
+  const std::string value = environment("WALDO_STRICT");
+  return !value.empty() && value != "0";
+}
+
+int Runtime::device_count() {
+  if (const int known = state_->count.load(std::memory_order_relaxed); known >= 0) return known;
+  if (const int declared = state_->declared_count(); declared >= 0) {
+    const int visible = static_cast<int>(visible_devices(std::getenv("CUDA_VISIBLE_DEVICES"), declared).size());
+    int unknown = -1;
+    state_->count.compare_exchange_strong(unknown, visible);
+    return state_->count.load();
+  }
+  const Status status = state_->connect();
+  if (status.ok()) return state_->count.load();
+  std::lock_guard lock(state_->mutex);
+  if (!strict() && status.kind() != StatusKind::kCancelled && !state_->warned && !state_->forked()) {
+    state_->warned = true;
+    log_warning("no device: {}", status.text());
+  }
+  return 0;
+}
+
+Status Runtime::connect_error() {
+  if (state_->forked() || state_->core.load() != nullptr) return {};
+  std::unique_lock lock(state_->connecting, std::try_to_lock);
+  return lock.owns_lock() ? state_->failure : Status();
+}
+
+Result<Queue*> Runtime::queue(int device) {
+  if (device >= 0 && device < limits::queue_count_max) [[likely]] {
+    if (Queue* queue = state_->queues[static_cast<size_t>(device)].load(std::memory_order_acquire)) return queue;
+  }
+  WALDO_TRY(state_->connect());
+  const int count = state_->count.load();
+  if (device < 0 || device >= count) {
+    return Status(StatusKind::kInvalid, fmt::format("invalid device ordinal {}: there are {} devices", device, count));
+  }
+  Queue* const queue = state_->queues[static_cast<size_t>(device)].load();
+  if (queue == nullptr) return Status(StatusKind::kInvalid, fmt::format("the worker has no device {}", device));
+  return queue;
+}
+
+bool Runtime::connected() const { return state_->core.load(std::memory_order_relaxed) != nullptr; }
+bool Runtime::in_forked_child() const { return state_->forked(); }
+
+Counters Runtime::counters() {
+  Counters counters;
+  if (state_->forked()) return counters;
+  counters.waits = state_->waits.count();
+  counters.waits_at = state_->waits.places();
+  counters.messages = 2 * state_->greetings.load();
+  counters.bytes_up = state_->greeting_bytes_up.load();
+  counters.bytes_down = state_->greeting_bytes_down.load();
+  if (const SessionCore* core = state_->core.load()) core->add_to(counters);
+  return counters;
+}
+
+// In this order: no new connection; the flush and the goodbye; the loop's thread, which must not outlive the libraries it
+// runs in; then the figures, which nothing changes any more.
+void Runtime::shutdown() {
+  if (state_->forked() || state_->shut_down.exchange(true)) return;
+  SessionCore* const core = state_->core.load();
+  if (core != nullptr) {
+    core->end(kShutdownMax);
+    if (std::unique_lock lock(state_->connecting, std::try_to_lock); lock.owns_lock()) state_->loop->stop();
+  }
+  write_stats(counters(), core != nullptr);
+}
+
+}  // namespace waldo::client

@@ -1,0 +1,221 @@
+#include "client/session_core.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+
+#include "client/queue_record.h"
+
+namespace waldo::client {
+namespace {
+
+constexpr uint64_t kCollectBytesMax = 512u << 10;  // from one queue at a time
+
+}  // namespace
+
+// --- the worker's answers --------------------------------------------------------------------------------------------
+
+void SessionCore::on_frame(wire::FrameKind kind, channel::Lane lane, Buffer payload) {
+  if (Status status = take_frame(kind, payload); !status.ok()) {
+    channel_.abort(status.with_context("the worker broke the protocol"));
+    return;
+  }
+  channel_.consumed(lane, payload.size());
+  if (lane == channel::Lane::kBulk) channel_.give_back(std::move(payload));
+}
+
+Status SessionCore::take_frame(wire::FrameKind kind, std::span<const std::byte> payload) {
+  switch (kind) {
+    case wire::FrameKind::kReadData: {
+      auto data = wire::decode_read_data(payload);
+      return data.ok() ? take_read_data(*data) : data.status();
+    }
+    case wire::FrameKind::kReport: {
+      auto report = wire::decode_call_report(payload);
+      if (!report.ok()) return report.status();
+      auto queue = queue_of(report->queue);
+      if (!queue.ok()) return queue.status();
+      const auto pending = (*queue)->find_pending(report->call);
+      if (pending == nullptr) return {};  // nobody waits any more
+      {
+        std::lock_guard lock(pending->mutex);
+        pending->report = to_buffer(report->body);
+      }
+      pending->finish({});
+      return {};
+    }
+    case wire::FrameKind::kDone: {
+      auto done = wire::decode_call_done(payload);
+      if (!done.ok()) return done.status();
+      auto queue = queue_of(done->queue);
+      if (!queue.ok()) return queue.status();
+      const auto pending = (*queue)->find_pending(done->call);
+      if (pending == nullptr) return {};
+      {
+        std::lock_guard lock(pending->mutex);
+        pending->time_ns = done->time_ns;
+      }
+      pending->finish({});
+      return {};
+    }
+    case wire::FrameKind::kFailed: {
+      auto failed = wire::decode_call_failed(payload);
+      if (!failed.ok()) return failed.status();
+      auto queue = queue_of(failed->queue);
+      if (!queue.ok()) return queue.status();
+      (*queue)->on_failed(failed->call, wire::to_status(*failed));
+      return {};
+    }
+    case wire::FrameKind::kConformed: {
+      auto conformed = wire::decode_call_conformed(payload);
+      if (!conformed.ok()) return conformed.status();
+      auto queue = queue_of(conformed->queue);
+      if (!queue.ok()) return queue.status();
+      conforms_.fetch_add(1, std::memory_order_relaxed);
+      (*queue)->on_conformed(conformed->plan);
+      return {};
+    }
+    default:
+      return Status(StatusKind::kInvalid, fmt::format("unexpected {}", wire::name_of(kind)));
+  }
+}
+
+// Straight from the frame into the caller's memory: the only copy of ours.
+Status SessionCore::take_read_data(const wire::ReadData& data) {
+  auto queue = queue_of(data.queue);
+  if (!queue.ok()) return queue.status();
+  const auto pending = (*queue)->find_pending(data.call);
+  if (pending == nullptr) return {};
+  bool complete = false;
+  {
+    std::lock_guard lock(pending->mutex);
+    if (pending->done || pending->abandoned) return {};
+    if (pending->kind != Pending::Kind::kRead) return Status(StatusKind::kInvalid, "READ_DATA for a call that is no read");
+    if (data.total != pending->bytes || data.offset != pending->received) {
+      return Status(StatusKind::kInvalid, fmt::format("READ_DATA with bytes {} of {} where {} of {} come next", data.offset,
+                                                      data.total, pending->received, pending->bytes));
+    }
+    if (!data.bytes.empty()) std::memcpy(pending->destination + data.offset, data.bytes.data(), data.bytes.size());
+    pending->received += data.bytes.size();
+    complete = pending->received == pending->bytes;
+  }
+  if (complete) pending->finish({});
+  return {};
+}
+
+Result<Queue*> SessionCore::queue_of(QueueId id) {
+  if (id.raw >= queues_.size()) return Status(StatusKind::kInvalid, fmt::format("no queue {}", id.raw));
+  return queues_[id.raw].get();
+}
+
+void SessionCore::collect(std::vector<Buffer>& frames) {
+  bool more = false;
+  for (const auto& queue : queues_) more |= queue->collect(frames, kCollectBytesMax) != 0;
+  if (more) channel_.kick(channel::Channel::Kick::kNow);
+}
+
+// --- beginning and end -----------------------------------------------------------------------------------------------
+
+SessionCore::SessionCore(channel::Loop& loop, Waits& waits, WorkerInfo worker, LinkLoss link_loss)
+    : waits_(waits), worker_(std::move(worker)), link_loss_(link_loss), session_(*this), channel_(loop, *this) {
+  for (size_t i = 0; i < worker_.devices.size(); ++i) {
+    queues_.push_back(std::unique_ptr<Queue>(new Queue(*this, session_, QueueId{static_cast<uint16_t>(i)})));
+  }
+}
+
+SessionCore::~SessionCore() {
+  lose(ended_status());
+  channel_.abort(ended_status());  // ends sends that block
+  std::vector<std::thread> background;
+  {
+    std::lock_guard lock(mutex_);
+    background.swap(background_);
+  }
+  for (std::thread& thread : background) thread.join();
+}
+
+Status SessionCore::attach(std::unique_ptr<channel::Link> link, FrameNumber peer_received) {
+  return channel_.attach(std::move(link), peer_received);
+}
+
+void SessionCore::on_link_lost(const Status& why) {
+  if (link_loss_ == LinkLoss::kKeepsSession) return;
+  channel_.abort(why);
+}
+
+void SessionCore::on_closed(const Status& why) {
+  if (!ended_.load()) {
+    const std::string text = why.ok() ? "it said goodbye" : why.text();
+    lose(Status(StatusKind::kLost, fmt::format("the worker of `{}` is gone ({})", worker_.target, text)));
+  }
+  {
+    std::lock_guard lock(mutex_);
+    closed_ = true;
+  }
+  closed_changed_.notify_all();
+}
+
+void SessionCore::lose(const Status& why) {
+  if (lost_.exchange(true)) return;
+  for (const auto& queue : queues_) queue->end_with(Recorder::kLost, why);
+}
+
+// In this order: nobody records any more, so that the flush has an end; what waits is let go; then the far side hears it.
+void SessionCore::end(std::chrono::milliseconds timeout) {
+  ended_.store(true);
+  for (const auto& queue : queues_) queue->end_with(Recorder::kEnded, ended_status());
+  if (lost()) return;
+  channel_.close(timeout);
+  constexpr std::chrono::milliseconds kLoopGrace{100};  // the loop keeps the time; a busy machine may be a little late
+  std::unique_lock lock(mutex_);
+  closed_changed_.wait_for(lock, timeout + kLoopGrace, [this] { return closed_; });
+}
+
+void SessionCore::in_forked_child() {
+  forked_.store(true);
+  for (const auto& queue : queues_) queue->in_forked_child();
+}
+
+// --- small things ----------------------------------------------------------------------------------------------------
+
+void SessionCore::kick(Recorder::Urge urge) {
+  channel_.kick(urge == Recorder::Urge::kNow ? channel::Channel::Kick::kNow : channel::Channel::Kick::kSoon);
+}
+
+Status SessionCore::send_bulk(Buffer chunk) {
+  const Status status = waits_.block([&](const std::function<bool()>& interrupted) {
+    return channel_.send(channel::Lane::kBulk, wire::FrameKind::kUploadData, std::move(chunk), interrupted);
+  });
+  if (status.ok() || status.kind() == StatusKind::kCancelled) return status;
+  return ended_.load() ? Status() : Status(StatusKind::kLost, status.text());
+}
+
+void SessionCore::add_to(Counters& counters) const {
+  for (const auto& queue : queues_) {
+    const auto counts = queue->counts();
+    counters.calls += counts.calls;
+    counters.plans += counts.plans;
+    counters.frees += counts.frees;
+  }
+  const auto sums = channel_.counters();
+  counters.messages += sums.frames_sent + sums.frames_received;
+  counters.bytes_up += sums.bytes_sent;
+  counters.bytes_down += sums.bytes_received;
+  counters.asks += asks_.load(std::memory_order_relaxed);
+  counters.conforms += conforms_.load(std::memory_order_relaxed);
+}
+
+Status SessionCore::forked_status() {
+  return Status(StatusKind::kInvalid,
+                "Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, you must use the 'spawn' "
+                "start method");
+}
+
+Status SessionCore::ended_status() { return Status(StatusKind::kLost, "the session has ended (the program is exiting)"); }
+
+const WorkerInfo& Session::worker() const { return core_.worker(); }
+size_t Session::queue_count() const { return core_.queue_count(); }
+Queue& Session::queue(size_t index) { return core_.queue(index); }
+bool Session::lost() const { return core_.lost(); }
+
+}  // namespace waldo::client

@@ -1,0 +1,99 @@
+// What a Session is inside: the channel, the queues on it, and the loop thread's half of every answer.
+//
+// Owns:    the channel and the queues. In the product it is never destroyed (queues' pointers live for ever); tests do.
+// Threads: made by one thread; then any. Handler functions run on the loop thread and never wait, nor take the
+//          interpreter's lock.
+// Limits:  the outboxes' (recorder.h) and the channel's windows; answers that nobody waits for are dropped.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/os/fork.h"
+#include "channel/channel.h"
+#include "client/session.h"
+#include "client/wait.h"
+#include "wire/messages.h"
+
+namespace waldo::client {
+
+// What the loss of a link means.
+enum class LinkLoss : uint8_t {
+  kEndsSession,  // the worker's end is gone with it
+  kKeepsSession  // somebody calls attach() again
+};
+
+class SessionCore final : public channel::Handler {
+ public:
+  SessionCore(channel::Loop& loop, Waits& waits, WorkerInfo worker, LinkLoss link_loss = LinkLoss::kEndsSession);
+  ~SessionCore() override;
+
+  Status attach(std::unique_ptr<channel::Link> link, FrameNumber peer_received);
+  FrameNumber received() const { return channel_.received(); }
+  // Everything that waits is told `why`, and so is everybody who comes later.
+  void lose(const Status& why);
+  // Flush and GOODBYE: returns when the worker has them, or after `timeout`.
+  void end(std::chrono::milliseconds timeout);
+
+  Session& session() { return session_; }
+  const WorkerInfo& worker() const { return worker_; }
+  size_t queue_count() const { return queues_.size(); }
+  Queue& queue(size_t index) { return *queues_[index]; }
+  Recorder& recorder(size_t index) { return queues_[index]->recorder_; }
+  Waits& waits() { return waits_; }
+  bool lost() const { return lost_.load(std::memory_order_relaxed); }
+  bool forked() const { return forked_.load(std::memory_order_relaxed); }
+
+  void kick(Recorder::Urge urge);
+  UploadId next_upload() { return UploadId{next_upload_.fetch_add(1, std::memory_order_relaxed)}; }
+  Status send_upload(UploadId id, std::span<const std::byte> content);
+  void count_ask() { asks_.fetch_add(1, std::memory_order_relaxed); }
+  void add_to(Counters& counters) const;  // all but the waits
+  channel::ChannelCounters channel_counters() const { return channel_.counters(); }
+
+  static Status forked_status();  // CUDA's own words
+  static Status ended_status();
+
+  // In a forked child, where nothing else of ours runs: takes no locks and no memory.
+  void in_forked_child();
+
+  // channel::Handler
+  void on_frame(wire::FrameKind kind, channel::Lane lane, Buffer payload) override;
+  void collect(std::vector<Buffer>& frames) override;
+  void on_link_lost(const Status& why) override;
+  void on_closed(const Status& why) override;
+
+ private:
+  Status take_frame(wire::FrameKind kind, std::span<const std::byte> payload);
+  Status take_read_data(const wire::ReadData& data);
+  Result<Queue*> queue_of(QueueId id);
+  Buffer make_chunk(UploadId id, uint64_t total, std::span<const std::byte> content, uint64_t content_offset, uint64_t offset);
+  Status send_bulk(Buffer chunk);
+  void send_in_background(UploadId id, uint64_t total, std::span<const std::byte> rest);
+
+  // Fixed.
+  Waits& waits_;
+  const WorkerInfo worker_;
+  const LinkLoss link_loss_;
+  Session session_;
+  std::vector<std::unique_ptr<Queue>> queues_;
+
+  std::atomic<uint64_t> next_upload_{1};
+  std::atomic<uint64_t> asks_{0}, conforms_{0};
+  std::atomic<bool> lost_{false}, ended_{false}, forked_{false};
+
+  std::mutex mutex_;
+  std::condition_variable closed_changed_;
+  // mutex_
+  bool closed_ = false;                  // the channel's last callback was
+  std::vector<std::thread> background_;  // uploads that were interrupted
+
+  channel::Channel channel_;  // last: its loop calls us until it is gone
+};
+
+}  // namespace waldo::client

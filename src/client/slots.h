@@ -1,0 +1,99 @@
+// The slot numbers of one queue: taken by the recorder, dropped by deleters, and taken again only after the FREE that
+// names them was recorded. Both lists are threaded through one array, so neither taking nor dropping allocates.
+//
+// Threads: drop() and any_dropped() from any thread, without a lock (deleters run under locks of others); the rest under
+//          the queue's lock.
+// Limit:   limits::slot_count_max live slots; take() then gives the none slot.
+// Dropping a slot twice, or one that was never taken, is our own bug and stops.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "base/check.h"
+#include "base/ids.h"
+#include "client/api.h"
+#include "wire/limits.h"
+
+namespace waldo::client {
+
+class SlotTable {
+ public:
+  explicit SlotTable(QueueId queue) : queue_(queue) {}
+
+  Slot take() {
+    if (free_ != kEnd) [[likely]] {
+      const uint32_t index = free_;
+      free_ = next(index).load(std::memory_order_relaxed);
+      next(index).store(kLive, std::memory_order_relaxed);
+      ++live_;
+      return Slot::make(queue_, index);
+    }
+    return take_new();
+  }
+
+  bool can_take(size_t count) const { return live_ + count < limits::slot_count_max; }
+
+  // None of this touches memory that a forked child could not: the child's copy of the list goes nowhere.
+  void drop(Slot slot) noexcept {
+    const uint32_t index = slot.index();
+    auto& mine = next(index);
+    WALDO_CHECK(mine.load(std::memory_order_relaxed) == kLive);
+    uint32_t head = dropped_.load(std::memory_order_relaxed);
+    do {
+      mine.store(head, std::memory_order_relaxed);
+    } while (!dropped_.compare_exchange_weak(head, index, std::memory_order_seq_cst, std::memory_order_relaxed));
+  }
+  bool any_dropped() const { return dropped_.load(std::memory_order_relaxed) != kEnd; }
+
+  // Takes every slot dropped so far out of the list, oldest first, and calls `each(Slot)`; they can be taken again from
+  // now on, so the FREE must be in the outbox before the lock is given back. Returns how many there were.
+  template <typename Each>
+  uint32_t drain(Each&& each) {
+    // seq_cst pairs with drop(): whoever drops after this exchange sees the outbox's kicked flag as cleared before it.
+    uint32_t index = dropped_.exchange(kEnd, std::memory_order_seq_cst);
+    if (index == kEnd) return 0;
+    uint32_t oldest_first = kEnd;
+    while (index != kEnd) {  // newest first -> oldest first
+      const uint32_t older = next(index).exchange(oldest_first, std::memory_order_relaxed);
+      oldest_first = index;
+      index = older;
+    }
+    uint32_t count = 0;
+    for (index = oldest_first; index != kEnd; ++count) {
+      each(Slot::make(queue_, index));
+      const uint32_t newer = next(index).exchange(free_, std::memory_order_relaxed);
+      free_ = index;
+      index = newer;
+    }
+    live_ -= count;
+    return count;
+  }
+
+  uint32_t live() const { return live_; }
+  uint32_t ever() const { return ever_; }  // the highest number of slots that lived at once, dropped ones included
+
+ private:
+  static constexpr uint32_t kEnd = 0xffffffffu;
+  static constexpr uint32_t kLive = 0xfffffffeu;
+  static constexpr uint32_t kChunkBits = 14;
+  static constexpr uint32_t kChunkSlots = 1u << kChunkBits;
+  using Chunk = std::array<std::atomic<uint32_t>, kChunkSlots>;
+
+  // A chunk exists before the first of its slots is given out, and never moves.
+  std::atomic<uint32_t>& next(uint32_t index) noexcept { return (*chunks_[index >> kChunkBits])[index & (kChunkSlots - 1)]; }
+
+  WALDO_API Slot take_new();
+
+  const QueueId queue_;
+  std::atomic<uint32_t> dropped_{kEnd};
+  // The queue's lock.
+  uint32_t free_ = kEnd;
+  uint32_t ever_ = 0;
+  uint32_t live_ = 0;
+  std::array<std::unique_ptr<Chunk>, (limits::slot_count_max >> kChunkBits)> chunks_;
+};
+
+}  // namespace waldo::client
