@@ -1,0 +1,233 @@
+#include "server/backends/torch/queue.h"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "server/backends/torch/errors.h"
+
+namespace waldo::torch_backend {
+namespace {
+
+Status invalid(std::string text) { return Status(StatusKind::kInvalid, std::move(text)); }
+
+// Leaves nothing of a call behind, however it ends: stacks and lists hold references to tensors.
+template <typename Clean>
+struct AtEnd {
+  explicit AtEnd(Clean clean) : clean_(std::move(clean)) {}
+  ~AtEnd() { clean_(); }
+  AtEnd(const AtEnd&) = delete;
+  AtEnd& operator=(const AtEnd&) = delete;
+  Clean clean_;
+};
+
+c10::Device device_of(const Shared& shared, QueueId queue) {
+  return shared.cuda ? c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(queue.raw)) : c10::Device(c10::kCPU);
+}
+
+}  // namespace
+
+TorchQueue::TorchQueue(std::shared_ptr<Shared> shared, QueueId queue)
+    : shared_(std::move(shared)),
+      queue_(queue),
+      device_(device_of(*shared_, queue)),
+      slots_(shared_->slots[queue.raw]),
+      memory_(shared_->memory[queue.raw]),
+      generators_(device_, queue, shared_->queue_count > 1) {
+  if (memory_.cap == 0) memory_.cap = device_.total_bytes();
+}
+
+// The slots' values go with Shared: another queue may still be reading them.
+TorchQueue::~TorchQueue() = default;
+
+Status TorchQueue::define(PlanId plan, uint16_t reads, uint16_t creates, std::span<const std::byte> body) {
+  return guarded({}, [&]() -> Status {
+    device_.enter_thread();
+    if (plan.raw >= limits::plan_count_max) return invalid("a plan number past the maximum");
+    Result<wire::PlanBody> decoded = wire::decode_plan_body(body);
+    if (!decoded.ok()) return decoded.status();
+    Result<Plan> prepared =
+        prepare(decoded.value(), reads, creates, geometries_, generators_, device_, shared_->queue_count);
+    if (!prepared.ok()) return prepared.status();
+    if (plan.raw >= plans_.size()) plans_.resize(std::max<size_t>(plan.raw + size_t{1}, plans_.size() * 2));
+    plans_[plan.raw] = std::make_unique<Plan>(std::move(prepared).value());
+    return Status();
+  });
+}
+
+Status TorchQueue::call(PlanId number, std::span<const Slot> slots, std::span<const std::byte> scalars,
+                        bool* conformed, Buffer* report) {
+  if (conformed != nullptr) *conformed = false;
+  bool ignored = false;
+  if (number.raw >= plans_.size() || plans_[number.raw] == nullptr) return invalid("a call of a plan that is not defined");
+  Plan& plan = *plans_[number.raw];
+  if (slots.size() != size_t{plan.reads} + plan.creates) {
+    return invalid(fmt::format("{}: a call with {} slots, the plan has {}", plan.name, slots.size(),
+                               plan.reads + plan.creates));
+  }
+  if (!plan.unusable.ok()) return plan.unusable;
+  if (scalars.size() != plan.scalar_bytes) {
+    return invalid(fmt::format("{}: a call with {} bytes of scalars, the plan has {}", plan.name, scalars.size(),
+                               plan.scalar_bytes));
+  }
+  Call call{plan, slots, scalars, conformed != nullptr ? conformed : &ignored};
+  const AtEnd clean([this] {
+    stack_.clear();
+    kept_.clear();
+    made_.clear();
+  });
+  Status status = guarded(plan.name, [&] { return run(call, report); });
+  if (status.ok() || !status.detail().op.empty()) return status;
+  StatusDetail detail = status.detail();
+  detail.op = plan.name;
+  return Status(status.kind(), status.text(), std::move(detail));
+}
+
+Status TorchQueue::run(Call& call, Buffer* report) {
+  const Plan& plan = call.plan;
+  device_.enter_thread();
+  for (size_t i = plan.reads; i < call.slots.size(); ++i) WALDO_TRY(own(call.slots[i]));
+  if (report == nullptr && plan.new_bytes > 0) WALDO_TRY(reserve(plan.new_bytes));  // before anything is changed
+  kept_.reserve(plan.tensors.size());  // pointers into it are held while binding
+  WALDO_TRY(bind(call));
+  if (plan.random) [[unlikely]] {
+    const Generators::DefaultSwap swap(generators_);
+    plan.handle->callBoxed(stack_);
+  } else {
+    plan.handle->callBoxed(stack_);
+  }
+  if (report == nullptr) {
+    WALDO_TRY(take_outputs(call));
+    commit();
+    return Status();
+  }
+  wire::Report answer;
+  WALDO_TRY(report_outputs(call, answer));
+  uint64_t bytes = 0;
+  for (const Made& made : made_) bytes += made.tensor.storage().nbytes();
+  WALDO_TRY(reserve(bytes));
+  *report = wire::encode(answer);
+  commit();
+  return Status();
+}
+
+Status TorchQueue::create(Slot slot, uint64_t bytes) {
+  return guarded({}, [&]() -> Status {
+    device_.enter_thread();
+    WALDO_TRY(own(slot));
+    if (bytes > limits::storage_bytes_max) return out_of_memory(bytes, memory_.used, memory_.cap, queue_.raw);
+    WALDO_TRY(reserve(bytes));
+    c10::Storage storage = device_.allocate(bytes);
+    SlotEntry& entry = slots_.ensure(slot.index());
+    clear(entry);
+    entry.storage = std::move(storage);
+    count_bytes(entry);
+    return Status();
+  });
+}
+
+Status TorchQueue::resize(Slot slot, uint64_t bytes) {
+  return guarded({}, [&]() -> Status {
+    device_.enter_thread();
+    WALDO_TRY(own(slot));
+    Result<SlotEntry*> found = value_in(slot);
+    if (!found.ok()) return found.status();
+    SlotEntry& entry = *found.value();
+    if (bytes == entry.storage.nbytes()) return Status();
+    if (bytes > limits::storage_bytes_max) return out_of_memory(bytes, memory_.used, memory_.cap, queue_.raw);
+    if (bytes > entry.counted_bytes) WALDO_TRY(reserve(bytes - entry.counted_bytes));
+    device_.resize(entry.storage, bytes);
+    entry.forget_built();
+    count_bytes(entry);
+    return Status();
+  });
+}
+
+Status TorchQueue::write(Slot slot, uint64_t offset, server::UploadedBytes bytes) {
+  return guarded({}, [&]() -> Status {
+    device_.enter_thread();
+    WALDO_TRY(own(slot));
+    if (bytes.data == nullptr && bytes.size != 0) return Status(StatusKind::kInternal, "an upload without its bytes");
+    SlotEntry& entry = slots_.ensure(slot.index());
+    if (!entry.has_value() && entry.error == nullptr && offset == 0) {
+      WALDO_TRY(reserve(bytes.size));
+      entry.storage = bytes.size == 0 ? device_.allocate(0) : device_.adopt(std::move(bytes));
+      count_bytes(entry);
+      return Status();
+    }
+    Result<SlotEntry*> found = value_in(slot);
+    if (!found.ok()) return found.status();
+    if (offset > entry.storage.nbytes() || bytes.size > entry.storage.nbytes() - offset) {
+      return invalid(fmt::format("an upload of {} bytes at {} into a storage of {}", bytes.size, offset,
+                                 entry.storage.nbytes()));
+    }
+    device_.write(entry.storage, offset, std::move(bytes));
+    return Status();
+  });
+}
+
+Status TorchQueue::read(Slot slot, uint64_t offset, uint64_t bytes, const server::ReadSink& sink) {
+  return guarded({}, [&]() -> Status {
+    device_.enter_thread();
+    Result<SlotEntry*> found = value_in(slot);
+    if (!found.ok()) return found.status();
+    const c10::Storage storage = found.value()->storage;
+    if (offset > storage.nbytes() || bytes > storage.nbytes() - offset) {
+      return invalid(fmt::format("a read of {} bytes at {} from a storage of {}", bytes, offset, storage.nbytes()));
+    }
+    return device_.read(storage, offset, bytes, sink);
+  });
+}
+
+void TorchQueue::free(Slot slot) {
+  if (slot.queue() != queue_) return;
+  if (SlotEntry* entry = slots_.find(slot.index())) clear(*entry);
+}
+
+void TorchQueue::poison(Slot slot, const Status& why) {
+  if (slot.queue() != queue_ || slot.none()) return;
+  SlotEntry& entry = slots_.ensure(slot.index());
+  clear(entry);
+  entry.error = std::make_unique<Status>(why);
+}
+
+Status TorchQueue::synchronize() {
+  return guarded({}, [&]() -> Status {
+    device_.enter_thread();
+    device_.synchronize();
+    return Status();
+  });
+}
+
+uint64_t TorchQueue::now_ns() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
+}
+
+Status TorchQueue::own(Slot slot) const {
+  if (slot.queue() == queue_ && !slot.none()) return Status();
+  return invalid(fmt::format("slot {} is of queue {}, not {}", slot.index(), slot.queue().raw, queue_.raw));
+}
+
+Status TorchQueue::reserve(uint64_t more) const {
+  if (memory_.fits(more)) [[likely]] return Status();
+  return out_of_memory(more, memory_.used.load(std::memory_order_relaxed), memory_.cap, queue_.raw);
+}
+
+void TorchQueue::count_bytes(SlotEntry& entry) {
+  const uint64_t now = entry.has_value() ? entry.storage.nbytes() : 0;
+  memory_.used.fetch_add(now - entry.counted_bytes, std::memory_order_relaxed);  // wraps as it should
+  entry.counted_bytes = now;
+}
+
+void TorchQueue::clear(SlotEntry& entry) {
+  entry.forget_built();
+  entry.storage = c10::Storage();
+  entry.error.reset();
+  count_bytes(entry);
+}
+
+}  // namespace waldo::torch_backend
