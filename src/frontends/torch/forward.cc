@@ -99,13 +99,14 @@ c10::IValue make_output(const OutputPlan& plan, const c10::IValue* arguments, co
   return at::Tensor();  // an output that is not defined, as a kernel returns it
 }
 
-void collect_creates(const std::vector<OutputPlan>& outputs, c10::SmallVectorImpl<const OutputPlan*>* creates) {
+// Sizes of the storages that outputs make, by their slot's number.
+void collect_create_bytes(const std::vector<OutputPlan>& outputs, std::vector<uint64_t>* bytes) {
   for (const auto& output : outputs) {
     if (output.kind == wire::OutputKind::kNew || output.kind == wire::OutputKind::kCpuNew) {
-      if (creates->size() <= output.slot) creates->resize(output.slot + 1u, nullptr);
-      (*creates)[output.slot] = &output;
+      if (bytes->size() <= output.slot) bytes->resize(output.slot + 1u, 0);
+      (*bytes)[output.slot] = output.storage_bytes;
     }
-    collect_creates(output.list, creates);
+    collect_create_bytes(output.list, bytes);
   }
 }
 
@@ -125,25 +126,24 @@ void return_outputs(const std::vector<OutputPlan>& outputs, const Operator& op, 
   for (auto& value : values) stack->push_back(std::move(value));
 }
 
-// Hot: a call whose plan is known. bench/op_latency "plan hit"; allocates only the outputs.
+// Hot: a call whose plan is known. bench/op_latency "plan hit"; allocates only the outputs. Memory is counted before
+// anything is recorded, so that a call that finds no room never runs.
 void run(const Plan& plan, const Operator& op, const CallKey& key, client::Queue& queue, torch::jit::Stack* stack) {
   c10::SmallVector<Slot, 24> slots;
+  const auto storages = key.storages();
+  slots.resize_for_overwrite(storages.size() + plan.creates);
+  for (size_t i = 0; i < storages.size(); ++i) slots[i] = storages[i]->slot;
   NewStorages fresh;
-  for (const StorageRef* ref : key.storages()) slots.push_back(ref->slot);
-  if (plan.creates == 1 && plan.outputs[0].kind == wire::OutputKind::kNew) [[likely]] {
-    const Slot slot = queue.new_slot();
-    fresh.push_back(make_storage(queue, key.device(), plan.outputs[0].storage_bytes, slot));
-    slots.push_back(slot);
-  } else if (plan.creates != 0) {
-    c10::SmallVector<const OutputPlan*, 8> creates;
-    collect_creates(plan.outputs, &creates);
-    for (const auto* output : creates) {
-      const Slot slot = queue.new_slot();
-      fresh.push_back(make_storage(queue, key.device(), output->storage_bytes, slot));
-      slots.push_back(slot);
+  if (plan.creates == 0) {
+    check(queue.call(plan.id, {slots.data(), slots.size()}, key.scalars()));
+  } else {
+    for (const uint64_t bytes : plan.create_bytes) fresh.push_back(make_storage(queue, key.device(), bytes, Slot{}));
+    const Status status = queue.call_making(plan.id, {slots.data(), slots.size()}, key.scalars());
+    for (size_t i = 0; i < fresh.size(); ++i) {
+      storage_ref(*fresh[i].unsafeGetStorageImpl())->slot = slots[storages.size() + i];
     }
+    check(status);
   }
-  check(queue.call(plan.id, {slots.data(), slots.size()}, key.scalars()));
   return_outputs(plan.outputs, op, key, fresh, stack);
 }
 
@@ -221,25 +221,24 @@ Asked ask(const Plan& plan, const Operator& op, const CallKey& key, client::Queu
   TORCH_CHECK(result.outputs.size() == op.return_count, op.name(), ": the worker reported ", result.outputs.size(),
               " outputs");
   NewStorages fresh;
-  c10::SmallVector<const OutputPlan*, 8> creates;
-  collect_creates(result.outputs, &creates);
-  for (size_t i = 0; i < creates.size(); ++i) {
-    TORCH_CHECK(creates[i] != nullptr, op.name(), ": the worker's report leaves a slot out");
-    const Slot slot = asked.take(i);
-    fresh.push_back(make_storage(queue, key.device(), creates[i]->storage_bytes, slot));
+  std::vector<uint64_t> create_bytes;
+  collect_create_bytes(result.outputs, &create_bytes);
+  for (size_t i = 0; i < create_bytes.size(); ++i) {
+    fresh.push_back(make_storage(queue, key.device(), create_bytes[i], asked.take(i)));
   }
   result.resized = adopt_sizes(report->outputs, places, arguments);
   return_outputs(result.outputs, op, key, fresh, stack);
   return result;
 }
 
-Plan* define(client::Queue& queue, wire::PlanBody& body, Plan::Mode mode, uint16_t reads, uint16_t creates,
+Plan* define(client::Queue& queue, const wire::PlanBody& body, Plan::Mode mode, uint16_t reads, uint16_t creates,
              std::vector<OutputPlan> outputs) {
   auto* plan = new Plan();
   plan->mode = mode;
   plan->reads = reads;
   plan->creates = creates;
   plan->outputs = std::move(outputs);
+  collect_create_bytes(plan->outputs, &plan->create_bytes);
   plan->id = queue.define_plan(reads, creates, wire::encode(body));
   return plan;
 }

@@ -63,6 +63,7 @@ struct Plan {
   PlanId id;
   uint16_t reads = 0, creates = 0;
   std::vector<OutputPlan> outputs;
+  std::vector<uint64_t> create_bytes;  // of each storage that `outputs` makes
   std::vector<Resize> resizes;
   bool learned = false;               // `outputs` are what the worker itself said
   std::atomic<Plan*> newer{nullptr};
