@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import waldo_run, with_stats
+from support import waldo_run, with_stats
 
 STEPS = """
 import sys

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from conftest import ROOT, plain_python, waldo_run
 from PIL import Image
 from sklearn.datasets import load_digits
+from support import ROOT, plain_python, waldo_run
 
 EXAMPLES = ROOT / "examples"
 SHORT = {

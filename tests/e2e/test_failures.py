@@ -9,8 +9,8 @@ import time
 import uuid
 
 import pytest
-from conftest import WALDO, clean_environment, plain_python, run, waldo_run
 from processes import kill, until, with_environment, workers
+from support import WALDO, clean_environment, plain_python, run, waldo_run
 
 
 @pytest.fixture

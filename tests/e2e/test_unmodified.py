@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import plain_python, waldo_run
+from support import plain_python, waldo_run
 
 FOLDER = Path(__file__).parent / "unmodified"
 MODULES = {"api": (), "tensors": (), "modules": (), "data": (), "two_gpus": ("--gpus", "2")}
