@@ -83,7 +83,8 @@ def step(x):
     return loss
 
 
-failed, called = None, [0]
+failed, called, noticed = None, [0], 0
+slow = torch.ones(1500, 1500).to(device)
 for i in range(6):
     x = torch.randn(32, 16).to(device)
     if i == fail_at:
@@ -91,6 +92,8 @@ for i in range(6):
         if device == "cpu":  # what a local GPU would leave: the step did not happen; half the batch instead
             step(x[:16])
             continue
+        for _ in range(6):  # the worker is busy while the program records the step that will fail
+            slow @ slow
         called[0] = calls()
     try:
         loss = step(x)
@@ -98,13 +101,13 @@ for i in range(6):
             called.append(calls())
         loss.item()
     except torch.OutOfMemoryError as error:
-        failed = str(error)
+        failed, noticed = str(error), calls() - called[0]
         assert i == fail_at, i
         after = snapshot()
         assert len(after) == len(before) and all(torch.equal(a, b) for a, b in zip(after, before)), "state changed"
         step(x[:16]).item()
 final = snapshot()
-torch.save({"final": final, "failed": failed, "calls": called}, sys.argv[3])
+torch.save({"final": final, "failed": failed, "calls": called, "noticed": noticed}, sys.argv[3])
 """
 
 
@@ -129,6 +132,7 @@ def test_out_of_memory_on_the_worker_changes_nothing(tmp_path, script, kind):
     ours = torch.load(out)
     assert ours["failed"], "the fault did not come"
     assert "out of memory" in ours["failed"]
+    assert ours["noticed"] > 310, "the program noticed too soon for this test"
 
     plain_python(program, "cpu", kind, out).ok()
     reference = torch.load(out)
