@@ -14,6 +14,7 @@
 #include "frontends/torch/bridge.h"
 #include "frontends/torch/device.h"
 #include "frontends/torch/errors.h"
+#include "frontends/torch/inline_vector.h"
 #include "frontends/torch/meta.h"
 #include "frontends/torch/plan.h"
 #include "frontends/torch/plan_key.h"
@@ -129,9 +130,9 @@ void return_outputs(const std::vector<OutputPlan>& outputs, const Operator& op, 
 // Hot: a call whose plan is known. bench/op_latency "plan hit"; allocates only the outputs. Memory is counted before
 // anything is recorded, so that a call that finds no room never runs.
 void run(const Plan& plan, const Operator& op, const CallKey& key, client::Queue& queue, torch::jit::Stack* stack) {
-  c10::SmallVector<Slot, 24> slots;
+  InlineVector<Slot, 24> slots;
   const auto storages = key.storages();
-  slots.resize_for_overwrite(storages.size() + plan.creates);
+  slots.append(storages.size() + plan.creates);
   for (size_t i = 0; i < storages.size(); ++i) slots[i] = storages[i]->slot;
   NewStorages fresh;
   if (plan.creates == 0) {
@@ -169,7 +170,7 @@ class AskedSlots {
 
  private:
   client::Queue& queue_;
-  c10::SmallVector<Slot, 8> slots_;
+  InlineVector<Slot, 8> slots_;
 };
 
 // What an asked call resized on the worker (out=) gets the same size here. True when anything did.
@@ -202,7 +203,7 @@ struct Asked {
 Asked ask(const Plan& plan, const Operator& op, const CallKey& key, client::Queue& queue, torch::jit::Stack* stack) {
   const c10::IValue* arguments = stack->data() + stack->size() - op.arguments.size();
   AskedSlots asked(queue, plan.creates);
-  c10::SmallVector<Slot, 24> slots;
+  InlineVector<Slot, 24> slots;
   for (const StorageRef* ref : key.storages()) slots.push_back(ref->slot);
   for (const Slot slot : asked.all()) slots.push_back(slot);
   Buffer answer;

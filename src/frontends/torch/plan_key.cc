@@ -92,11 +92,9 @@ inline void CallKey::tensor(const Operator& op, const c10::IValue& value, size_t
   }
   const size_t dim = static_cast<size_t>(impl.dim());
   put(tensor_word(impl, kTensor) | group_of(ref) << 32);
-  const size_t at = words_.size();
-  words_.resize_for_overwrite(at + 2 * dim);
   const int64_t* sizes = impl.sizes().data();
   const int64_t* strides = impl.strides().data();
-  uint64_t* to = words_.data() + at;
+  uint64_t* const to = words_.append(2 * dim);
   for (size_t i = 0; i < dim; ++i) {
     to[i] = static_cast<uint64_t>(sizes[i]);
     to[dim + i] = static_cast<uint64_t>(strides[i]);

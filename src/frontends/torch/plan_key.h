@@ -10,13 +10,13 @@
 #pragma once
 
 #include <ATen/core/ivalue.h>
-#include <c10/util/SmallVector.h>
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
 
 #include "client/plan_table.h"
+#include "frontends/torch/inline_vector.h"
 #include "frontends/torch/op_table.h"
 #include "frontends/torch/storage.h"
 
@@ -29,8 +29,8 @@ class CallKey {
 
   client::PlanKey hash() const;
   c10::DeviceIndex device() const { return device_; }
-  std::span<StorageRef* const> storages() const { return {storages_.data(), storages_.size()}; }
-  std::span<const std::byte> scalars() const { return std::as_bytes(std::span(scalars_.data(), scalars_.size())); }
+  std::span<StorageRef* const> storages() const { return storages_.span(); }
+  std::span<const std::byte> scalars() const { return std::as_bytes(scalars_.span()); }
   uint16_t storage_index(const StorageRef* ref) const;  // of one that walk() saw
 
   // An index tensor on the CPU must be uploaded first; the key is not complete.
@@ -49,9 +49,9 @@ class CallKey {
   void put(uint64_t word) { words_.push_back(word); }
   [[noreturn]] void throw_mixed(const Operator& op, const at::Tensor& tensor, size_t argument) const;
 
-  c10::SmallVector<uint64_t, 96> words_;
-  c10::SmallVector<uint64_t, 12> scalars_;
-  c10::SmallVector<StorageRef*, 16> storages_;
+  InlineVector<uint64_t, 96> words_;
+  InlineVector<uint64_t, 12> scalars_;
+  InlineVector<StorageRef*, 16> storages_;
   std::vector<uint16_t> buckets_;  // storages_ by hash, once there are more than a few
   c10::DeviceIndex device_ = -1;
   bool wants_upload_ = false;

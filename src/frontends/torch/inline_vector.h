@@ -1,0 +1,60 @@
+// A growing array of plain values whose first N live inside it, uninitialised: on the stack of a call it costs nothing
+// until it is used, and allocates only past N.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <type_traits>
+
+namespace waldo::torch_frontend {
+
+template <typename T, size_t N>
+class InlineVector {
+  static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>);
+
+ public:
+  InlineVector() : data_(reinterpret_cast<T*>(inside_)) {}
+  InlineVector(const InlineVector&) = delete;
+  InlineVector& operator=(const InlineVector&) = delete;
+
+  void push_back(T value) {
+    if (size_ == capacity_) [[unlikely]] grow(size_ + 1);
+    data_[size_++] = value;
+  }
+  // `count` more values, not initialised; they are to be written at once.
+  T* append(size_t count) {
+    if (size_ + count > capacity_) [[unlikely]] grow(size_ + count);
+    T* first = data_ + size_;
+    size_ += count;
+    return first;
+  }
+  size_t size() const { return size_; }
+  T* data() { return data_; }
+  const T* data() const { return data_; }
+  T& operator[](size_t i) { return data_[i]; }
+  const T& operator[](size_t i) const { return data_[i]; }
+  const T* begin() const { return data_; }
+  const T* end() const { return data_ + size_; }
+  std::span<const T> span() const { return {data_, size_}; }
+
+ private:
+  [[gnu::noinline]] void grow(size_t wanted) {
+    const size_t capacity = std::max(wanted, capacity_ * 2);
+    auto larger = std::make_unique_for_overwrite<std::byte[]>(capacity * sizeof(T));
+    std::memcpy(larger.get(), data_, size_ * sizeof(T));
+    outside_ = std::move(larger);
+    data_ = reinterpret_cast<T*>(outside_.get());
+    capacity_ = capacity;
+  }
+
+  T* data_;
+  size_t size_ = 0;
+  size_t capacity_ = N;
+  std::unique_ptr<std::byte[]> outside_;
+  alignas(T) std::byte inside_[N * sizeof(T)];
+};
+
+}  // namespace waldo::torch_frontend
