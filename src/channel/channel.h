@@ -36,7 +36,8 @@ class Handler {
   virtual void on_frame(wire::FrameKind kind, Lane lane, Buffer payload) = 0;
   // The loop is about to write and has room on the records lane: append what waits in outboxes (each entry becomes one
   // RECORDS frame). Called often; must be cheap when there is nothing. Not called while the records window is full, so
-  // an outbox bounds itself: who waits for room there waits for the next collect(). Default: nothing.
+  // an outbox bounds itself: who waits for room there waits for the next collect(). It may leave some behind and kick
+  // again. Default: nothing.
   virtual void collect(std::vector<Buffer>&) {}
   // The link died. The channel keeps its state and waits for attach(), which may be called from here.
   virtual void on_link_lost(const Status& why) = 0;
@@ -60,13 +61,14 @@ class Channel {
 
   // The newest link wins; an older one is closed. `peer_received` is the last frame number the peer said it has
   // (0 for a new session): later ones in the replay log are sent again, in order, before anything new.
-  // kInvalid when the peer claims frames we never sent, or asks for some it has acknowledged; kLost after the end.
+  // kInvalid when the peer claims frames we never sent, or asks for some it has acknowledged; kLost after the end. Not
+  // from on_frame().
   Status attach(std::unique_ptr<Link> link, FrameNumber peer_received);
   FrameNumber received() const;  // last frame delivered; goes into HELLO or WELCOME of the next link
 
   // Queues one frame. Blocks while the lane's window is full; on the loop thread it returns kOverloaded then.
-  // kLost after the end. `interrupted`, when given, is asked every 50 ms while blocked; true ends the call with
-  // kCancelled, nothing queued.
+  // kLost after the end. `interrupted`, when given, is asked when it begins to block and every 50 ms from then
+  // on; true ends the call with kCancelled, nothing queued.
   Status send(Lane lane, wire::FrameKind kind, Buffer payload, const std::function<bool()>& interrupted = {});
   // Outboxes have data: have collect() called. kSoon: within 100 µs or at the next write; kNow: at once.
   // Cheap: one atomic operation unless the loop really sleeps. Call it after the outbox's lock is released.

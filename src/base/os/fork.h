@@ -17,4 +17,17 @@ class ForkGuard {
   uint64_t made_in_ = fork_generation();
 };
 
+// While it lives, `fd` is closed in every forked child: a child that lives on (a DataLoader worker) must not keep a
+// connection open whose owner is gone. Up to 1024 at a time; beyond that it does nothing.
+class CloseInChild {
+ public:
+  explicit CloseInChild(int fd);
+  ~CloseInChild();
+  CloseInChild(const CloseInChild&) = delete;
+  CloseInChild& operator=(const CloseInChild&) = delete;
+
+ private:
+  int place_ = -1;
+};
+
 }  // namespace waldo::os

@@ -124,6 +124,22 @@ TEST(Fork, AChildKnowsThatItIsOne) {
   EXPECT_FALSE(guard.in_child());
 }
 
+// Goal: a child that lives on does not keep a connection of its parent open; one that is not registered stays open.
+TEST(Fork, RegisteredDescriptorsAreClosedInAChild) {
+  auto pair = make_socketpair();
+  auto other = make_socketpair();
+  const CloseInChild registered(pair->first.get());
+  { const CloseInChild passing(other->first.get()); }
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    const bool closed = ::fcntl(pair->first.get(), F_GETFD) < 0;
+    const bool open = ::fcntl(other->first.get(), F_GETFD) >= 0;
+    ::_exit(closed && open ? 42 : 1);
+  }
+  EXPECT_EQ(*wait_process(pid), 42);
+  EXPECT_GE(::fcntl(pair->first.get(), F_GETFD), 0);
+}
+
 TEST(Entropy, BytesDiffer) {
   std::set<std::array<std::byte, 16>> seen;
   for (int i = 0; i < 100; ++i) {
