@@ -125,7 +125,7 @@ Result<WorkerInfo> parse_worker_info(const std::string& info_json, const std::st
   worker.target = target;
   worker.backend = text(json, "kind");
   worker.version = text(json, "version");
-  worker.waldo_version = text(json, "waldo_version");
+  worker.waldo_version = text(json, "waldo");
   worker.json = info_json;
   const auto devices = json.find("devices");
   if (devices == json.end() || !devices->is_array() || devices->size() > limits::queue_count_max) return bad("devices");
