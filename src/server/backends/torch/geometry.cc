@@ -3,9 +3,11 @@
 #include <c10/core/TensorImpl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <xxhash.h>
 
 #include <array>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 namespace waldo::torch_backend {
 namespace {

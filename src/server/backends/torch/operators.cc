@@ -1,11 +1,13 @@
 #include "server/backends/torch/operators.h"
 
 #include <fmt/format.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <array>
 #include <sstream>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 #include "server/backends/torch/errors.h"
 

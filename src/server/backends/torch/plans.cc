@@ -43,7 +43,7 @@ bool is_optional_tensor_list(const c10::Type& type) {
 // trusts the types on the stack.
 bool fits(ArgumentKind kind, const c10::Argument& formal) {
   if (kind == ArgumentKind::kNone) {
-    return formal.type()->kind() == TypeKind::OptionalType || formal.type()->kind() == TypeKind::NoneType;
+    return formal.type()->kind() == TypeKind::OptionalType || formal.type()->kind() == TypeKind::TensorType;
   }
   const c10::Type& real = without_optional(*formal.real_type());
   switch (real.kind()) {  // these three hide behind int
@@ -413,6 +413,9 @@ class Preparation {
       step.written = formals[i].alias_info() != nullptr && formals[i].alias_info()->isWrite();
       step.out = formals[i].is_out();
       const c10::Type& type = without_optional(*formals[i].type());
+      if (argument.kind == ArgumentKind::kNone && formals[i].type()->kind() == TypeKind::TensorType) {
+        step.constant = at::Tensor();  // how an absent gradient reaches a backward
+      }
       if (step.kind == Kind::kTensorList) {
         if (is_optional_tensor_list(type)) step.kind = Kind::kOptionalTensorList;
         for (uint32_t t = step.first; t < step.first + step.count; ++t) {
