@@ -83,6 +83,6 @@ WALDO_TORCH_API void empty_cache(c10::DeviceIndex device);
 WALDO_TORCH_API void set_memory_limit(c10::DeviceIndex device, uint64_t bytes);
 
 // After these, deleters do nothing. close_storages() is for the end of the process; the fork handler calls it too.
-void close_storages() noexcept;
+WALDO_TORCH_API void close_storages() noexcept;
 
 }  // namespace waldo::torch_frontend
