@@ -159,7 +159,7 @@ Status Executor::run_read(const wire::Record& record) {
   wire::ReadData piece{.call = record.call, .queue = queue_, .total = record.bytes, .bytes = {}};
   bool answered = false;
   const auto send_piece = [&](std::span<const std::byte> bytes) -> Status {
-    Buffer payload(wire::bulk_header_bytes + bytes.size());
+    Buffer payload = shared_.host.take_buffer(wire::bulk_header_bytes + bytes.size());
     wire::put_header(piece, std::span(payload).first<wire::bulk_header_bytes>());
     if (!bytes.empty()) std::memcpy(payload.data() + wire::bulk_header_bytes, bytes.data(), bytes.size());
     piece.offset += bytes.size();

@@ -32,6 +32,7 @@ class ExecutorHost {
   virtual ~ExecutorHost() = default;
   // Blocks for flow control. Not ok: the session ends.
   virtual Status send(wire::Lane lane, wire::FrameKind kind, Buffer payload) = 0;
+  virtual Buffer take_buffer(size_t bytes) { return Buffer(bytes); }  // for a frame of contents
   virtual void consumed_records(uint64_t bytes) = 0;
   virtual void fault(const Status& why) = 0;  // the peer broke the protocol
 };

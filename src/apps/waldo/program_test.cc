@@ -1,0 +1,54 @@
+#include "apps/waldo/program.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+namespace waldo::apps {
+namespace {
+
+class ProgramTest : public ::testing::Test {
+ protected:
+  ProgramTest() {
+    char path[] = "/tmp/waldo-test-XXXXXX";
+    folder_ = ::mkdtemp(path);
+    ::setenv("WALDO_PYTHON", "/the/python", 1);
+    std::ofstream(folder_ + "/train.py") << "pass\n";
+  }
+  ~ProgramTest() override {
+    std::filesystem::remove_all(folder_);
+    ::unsetenv("WALDO_PYTHON");
+  }
+  std::string folder_;
+  using Words = std::vector<std::string>;
+};
+
+TEST_F(ProgramTest, PutsThePythonBefore) {
+  const std::string script = folder_ + "/train.py";
+  EXPECT_EQ(*program_command({script, "--lr", "1"}), (Words{"/the/python", script, "--lr", "1"}));
+  EXPECT_EQ(*program_command({"-m", "pytest", "-q"}), (Words{"/the/python", "-m", "pytest", "-q"}));
+  EXPECT_EQ(*program_command({"-c", "pass"}), (Words{"/the/python", "-c", "pass"}));
+  EXPECT_EQ(*program_command({"--", "sh", "-c", "x"}), (Words{"sh", "-c", "x"}));
+}
+
+TEST_F(ProgramTest, SaysWhatToTry) {
+  const auto text = [](const Words& program) { return program_command(program).status().text(); };
+  EXPECT_NE(text({folder_ + "/trian.py"}).find("Did you mean " + folder_ + "/train.py?"), std::string::npos);
+  EXPECT_NE(text({"ls"}).find("waldo run -- ls"), std::string::npos);
+  EXPECT_NE(text({"/no/such/folder/x.py"}).find("no such file"), std::string::npos);
+  for (const Words& program : {Words{}, Words{"-m"}, Words{"-c"}, Words{"--"}}) {
+    EXPECT_NE(text(program).find("Try: waldo run"), std::string::npos);
+  }
+}
+
+TEST(Nearest, FindsTypingMistakesOnly) {
+  EXPECT_EQ(nearest("rnu", {"run", "ls", "down"}), "run");
+  EXPECT_EQ(nearest("dwon", {"run", "ls", "down"}), "down");
+  EXPECT_EQ(nearest("bananas", {"run", "ls", "down"}), "");
+}
+
+}  // namespace
+}  // namespace waldo::apps

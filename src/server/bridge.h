@@ -1,0 +1,12 @@
+// `waldo bridge`: what runs at the far end of ssh. Starts the daemon when none runs, says who it is (banner.h), and then
+// carries bytes between its standard input and output and the daemon's socket, knowing nothing of them.
+#pragma once
+
+#include <string>
+
+namespace waldo::server {
+
+// Until either side ends; the exit code. Errors go to stderr, as one line the other end shows.
+int run_bridge(const std::string& package_dir);
+
+}  // namespace waldo::server

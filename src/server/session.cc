@@ -1,0 +1,93 @@
+#include "server/session.h"
+
+#include <algorithm>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "base/log.h"
+#include "wire/limits.h"
+
+namespace waldo::server {
+
+size_t count_devices(const std::string& info_json) {
+  const auto info = nlohmann::json::parse(info_json, nullptr, /*allow_exceptions=*/false);
+  if (!info.is_object() || !info.contains("devices") || !info["devices"].is_array()) return 0;
+  return std::min<size_t>(info["devices"].size(), limits::queue_count_max);
+}
+
+Result<std::unique_ptr<Session>> Session::make(channel::Loop& loop, Backend& backend, FaultPlan faults, OnEnd on_end) {
+  const size_t queues = count_devices(backend.info_json());
+  std::unique_ptr<Session> session(new Session(loop, queues, std::move(faults), std::move(on_end)));
+  for (size_t i = 0; i < queues; ++i) {
+    const QueueId id{static_cast<uint16_t>(i)};
+    auto queue = backend.open_queue(id);
+    if (!queue.ok()) return queue.status().with_context("open device " + std::to_string(i));
+    session->executors_.push_back(std::make_unique<Executor>(id, std::move(queue.value()), session->shared_));
+  }
+  return session;
+}
+
+Session::Session(channel::Loop& loop, size_t queue_count, FaultPlan faults, OnEnd on_end)
+    : on_end_(std::move(on_end)),
+      channel_(loop, *this),
+      uploads_([this](uint64_t bytes) { channel_.consumed(wire::Lane::kBulk, bytes); }),
+      progress_(queue_count),
+      shared_{*this, uploads_, progress_, std::move(faults)} {}
+
+// In order: nothing new begins, everything that waits is released, then the threads that ran are joined.
+Session::~Session() {
+  ended_ = true;
+  for (auto& executor : executors_) executor->stop();
+  uploads_.stop();
+  progress_.stop();
+  channel_.abort(Status(StatusKind::kLost, "the session ends"));  // releases executors that wait to send
+  executors_.clear();
+}
+
+Status Session::attach(std::unique_ptr<channel::Link> link, FrameNumber peer_received) {
+  return channel_.attach(std::move(link), peer_received);
+}
+
+void Session::on_frame(wire::FrameKind kind, wire::Lane lane, Buffer payload) {
+  if (ended_) return;
+  if (kind == wire::FrameKind::kRecords && lane == wire::Lane::kRecords) return on_records(std::move(payload));
+  if (kind == wire::FrameKind::kUploadData && lane == wire::Lane::kBulk) return on_upload_data(std::move(payload));
+  fault(Status(StatusKind::kInvalid, "a " + std::string(wire::name_of(kind)) + " frame is not a client's to send"));
+}
+
+void Session::on_records(Buffer payload) {
+  uint16_t queue = 0;  // decoded by the executor; only its destination matters here
+  if (payload.size() < sizeof(queue)) return fault(Status(StatusKind::kInvalid, "malformed RECORDS: queue"));
+  std::memcpy(&queue, payload.data(), sizeof(queue));
+  if (queue >= executors_.size()) return fault(Status(StatusKind::kInvalid, "RECORDS for a queue that is not there"));
+  executors_[queue]->push(std::move(payload));
+}
+
+void Session::on_upload_data(Buffer payload) {
+  auto piece = wire::decode_upload_data(payload);
+  if (!piece.ok()) return fault(piece.status());
+  Status added = uploads_.add(piece->upload, piece->total, piece->offset, piece->bytes, payload.size());
+  if (!added.ok()) return fault(added);
+  channel_.give_back(std::move(payload));
+}
+
+void Session::on_link_lost(const Status& why) {
+  end(Status(StatusKind::kDisconnected, why.ok() ? "link lost" : why.text()));
+}
+
+void Session::on_closed(const Status& why) { end(why); }
+
+Status Session::send(wire::Lane lane, wire::FrameKind kind, Buffer payload) {
+  return channel_.send(lane, kind, std::move(payload));
+}
+
+void Session::consumed_records(uint64_t bytes) { channel_.consumed(wire::Lane::kRecords, bytes); }
+
+void Session::fault(const Status& why) { end(why.with_context("the client broke the protocol")); }
+
+void Session::end(const Status& why) {
+  if (ended_.exchange(true)) return;
+  on_end_(why);
+}
+
+}  // namespace waldo::server

@@ -1,0 +1,66 @@
+// The worker's end of one session: takes frames from its channel and gives them to uploads and executors.
+//
+// Owns:    the channel, the queues' executors, what waits for uploads. The backend must outlive it.
+// Threads: made, attached and destroyed on any one thread that is not the loop; the channel calls on the loop thread,
+//          executors on theirs. `on_end` is called once, on any thread, and must not destroy the session there.
+// Ends:    the client said goodbye, its link is lost (until sessions outlive links: issue "resume"), or it broke the
+//          protocol. Destroying it waits for calls that are running; a worker does not, it just exits.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "channel/channel.h"
+#include "server/backend.h"
+#include "server/executor.h"
+#include "wire/messages.h"
+
+namespace waldo::server {
+
+class Session final : private channel::Handler, private ExecutorHost {
+ public:
+  using OnEnd = std::function<void(const Status& why)>;  // kOk: goodbye. kDisconnected: link lost. kInvalid: its fault
+
+  // Opens a queue per device the backend has. `loop` must outlive the session.
+  static Result<std::unique_ptr<Session>> make(channel::Loop& loop, Backend& backend, FaultPlan faults, OnEnd on_end);
+  ~Session() override;
+
+  // The first link, or a later one: the newest wins. `peer_received` is from its HELLO.
+  Status attach(std::unique_ptr<channel::Link> link, FrameNumber peer_received);
+  FrameNumber received() const { return channel_.received(); }  // goes into WELCOME
+  size_t queue_count() const { return progress_.queue_count(); }
+
+ private:
+  Session(channel::Loop& loop, size_t queue_count, FaultPlan faults, OnEnd on_end);
+
+  // channel::Handler, on the loop thread.
+  void on_frame(wire::FrameKind kind, wire::Lane lane, Buffer payload) override;
+  void on_link_lost(const Status& why) override;
+  void on_closed(const Status& why) override;
+
+  // ExecutorHost, on executors' threads.
+  Status send(wire::Lane lane, wire::FrameKind kind, Buffer payload) override;
+  Buffer take_buffer(size_t bytes) override { return channel_.take_buffer(bytes); }
+  void consumed_records(uint64_t bytes) override;
+  void fault(const Status& why) override;
+
+  void on_records(Buffer payload);
+  void on_upload_data(Buffer payload);
+  void end(const Status& why);  // once; later ones are ignored
+
+  const OnEnd on_end_;
+  std::atomic<bool> ended_{false};
+  channel::Channel channel_;
+  Uploads uploads_;
+  Progress progress_;
+  ExecutorShared shared_;
+  std::vector<std::unique_ptr<Executor>> executors_;  // by queue
+};
+
+// How many devices info_json() lists; at most queue_count_max.
+size_t count_devices(const std::string& info_json);
+
+}  // namespace waldo::server
