@@ -61,8 +61,7 @@ class Channel {
 
   // The newest link wins; an older one is closed. `peer_received` is the last frame number the peer said it has
   // (0 for a new session): later ones in the replay log are sent again, in order, before anything new.
-  // kInvalid when the peer claims frames we never sent, or asks for some it has acknowledged; kLost after the end. Not
-  // from on_frame().
+  // kInvalid when the peer claims frames we never sent; kLost after the end. Not from on_frame().
   Status attach(std::unique_ptr<Link> link, FrameNumber peer_received);
   FrameNumber received() const;  // last frame delivered; goes into HELLO or WELCOME of the next link
 

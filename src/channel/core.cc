@@ -131,14 +131,11 @@ Status ChannelCore::attach(FrameNumber peer_received) {
     return Status(StatusKind::kInvalid, fmt::format("the peer claims frame {}, but {} is the last one sent",
                                                     peer_received.raw, written_before_.raw));
   }
-  if (peer_received < peer_has_) {
-    return Status(StatusKind::kInvalid, fmt::format("the peer asks for frame {} again, but has acknowledged {}",
-                                                    peer_received.raw + 1, peer_has_.raw));
-  }
   detach();
-  peer_has_ = peer_received;
+  // What it said in its greeting may be older than an ACK that still came over the old link.
+  peer_has_ = std::max(peer_has_, peer_received);
   release();
-  next_to_write_ = FrameNumber{peer_received.raw + 1};
+  next_to_write_ = FrameNumber{peer_has_.raw + 1};
   if (received_.raw != 0) acknowledge();  // an ACK may have been lost with the old link; credit in particular
   return Status();
 }

@@ -46,7 +46,9 @@ Status unexpected(FrameKind kind, const char* wanted) {
 }  // namespace
 
 Result<wire::Welcome> greet(int read_fd, int write_fd, const wire::Hello& hello, os::Deadline deadline) {
-  WALDO_TRY(write_frame(write_fd, FrameKind::kHello, hello, deadline));
+  // Somebody who hangs up without listening may have said why; that is the better answer.
+  const Status said = write_frame(write_fd, FrameKind::kHello, hello, deadline);
+  if (!said.ok() && said.kind() != StatusKind::kDisconnected) return said;
   auto frame = read_frame(read_fd, deadline);
   if (!frame.ok()) return frame.status();
   const FrameKind kind = kind_of(*frame);

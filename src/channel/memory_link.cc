@@ -53,11 +53,13 @@ class Stream : public std::enable_shared_from_this<Stream> {
   void match() {
     if (writing_.done && (reader_gone_ || waiting_.size() < room_bytes_)) {
       const auto bytes = reader_gone_ ? 0 : put();
-      answer(writing_.loop, std::exchange(writing_, Writing()).done, bytes);
+      Writing written = std::exchange(writing_, Writing());
+      answer(*written.loop, std::move(written.done), bytes);
     }
     if (reading_.done && (writer_gone_ || !waiting_.empty())) {
       const auto bytes = take();
-      answer(reading_.loop, std::exchange(reading_, Reading()).done, bytes);
+      Reading read = std::exchange(reading_, Reading());
+      answer(*read.loop, std::move(read.done), bytes);
       if (bytes > 0 && writing_.done) match();  // room again
     }
   }
@@ -79,8 +81,8 @@ class Stream : public std::enable_shared_from_this<Stream> {
     }
     return total;
   }
-  static void answer(Loop* loop, Link::Done done, size_t bytes) {
-    loop->post([done = std::move(done), bytes] {
+  static void answer(Loop& loop, Link::Done done, size_t bytes) {
+    loop.post([done = std::move(done), bytes] {
       done(bytes > 0 ? Status() : Status(StatusKind::kDisconnected, "the other side closed the connection"), bytes);
     });
   }
