@@ -145,14 +145,17 @@ void SessionCore::on_link_lost(const Status& why) {
 
 void SessionCore::on_closed(const Status& why) {
   if (!ended_.load()) {
-    const std::string text = why.ok() ? "it said goodbye" : why.text();
-    lose(Status(StatusKind::kLost, fmt::format("the worker of `{}` is gone ({})", worker_.target, text)));
+    lose(gone(why.ok() ? "it said goodbye" : why.text()));
   }
   {
     std::lock_guard lock(mutex_);
     closed_ = true;
   }
   closed_changed_.notify_all();
+}
+
+Status SessionCore::gone(const std::string& why) const {
+  return Status(StatusKind::kLost, fmt::format("the worker of `{}` is gone ({})", worker_.target, why));
 }
 
 void SessionCore::lose(const Status& why) {
@@ -187,7 +190,7 @@ Status SessionCore::send_bulk(Buffer chunk) {
     return channel_.send(channel::Lane::kBulk, wire::FrameKind::kUploadData, std::move(chunk), interrupted);
   });
   if (status.ok() || status.kind() == StatusKind::kCancelled) return status;
-  return ended_.load() ? Status() : Status(StatusKind::kLost, status.text());
+  return ended_.load() ? Status() : gone(status.text());
 }
 
 void SessionCore::add_to(Counters& counters) const {

@@ -72,7 +72,9 @@ class SessionCore final : public channel::Handler {
   Status take_frame(wire::FrameKind kind, std::span<const std::byte> payload);
   Status take_read_data(const wire::ReadData& data);
   Result<Queue*> queue_of(QueueId id);
-  Buffer make_chunk(UploadId id, uint64_t total, std::span<const std::byte> content, uint64_t content_offset, uint64_t offset);
+  Buffer make_chunk(UploadId id, uint64_t total, std::span<const std::byte> content, uint64_t content_offset,
+                    uint64_t offset);
+  Status gone(const std::string& why) const;
   Status send_bulk(Buffer chunk);
   void send_in_background(UploadId id, uint64_t total, std::span<const std::byte> rest);
 
