@@ -104,8 +104,7 @@ int run_main(std::vector<std::string> words) {
   Verbosity verbosity;
 
   RunOptions run;
-  CLI::App* run_app = app.add_subcommand("run", "run a program whose cuda devices are somewhere else:\n"
-                                          "  waldo run [--on TARGET] [--gpus N] [--stats[=FILE]] SCRIPT [ARGS…] | -m MODULE | -c CODE | -- COMMAND…");
+  CLI::App* run_app = app.add_subcommand("run", "run a program whose cuda devices are somewhere else");
   run_app->add_option("--on", run.on, "where: local, an ssh host, or unix:PATH (default: $WALDO_ON, else local)")->type_name("TARGET");
   run_app->add_option("--gpus", run.gpus, "how many devices (default: $WALDO_GPUS, else as many as there are)")
       ->type_name("N")
@@ -114,7 +113,7 @@ int run_main(std::vector<std::string> words) {
                            ->type_name("[=FILE]")
                            ->expected(0, 1);
   verbosity.add_to(*run_app);
-  run_app->footer("waldo run [OPTIONS] SCRIPT [ARGS…] | -m MODULE [ARGS…] | -c CODE [ARGS…] | -- COMMAND…\n"
+  run_app->footer("What to run: SCRIPT [ARGS…], -m MODULE [ARGS…], -c CODE [ARGS…], or -- COMMAND…\n"
                   "Everything after SCRIPT, MODULE, CODE or -- belongs to the program.\n\nExamples:\n"
                   "  waldo run train.py --epochs 3\n"
                   "  waldo run --on lab --stats train.py\n"
