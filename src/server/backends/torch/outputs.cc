@@ -270,7 +270,8 @@ void TorchQueue::commit() {
     count_bytes(entry);
     // A tensor whose strides differ from the prediction where it does not matter is built anew when first used.
     if (made.geometry != nullptr && made.tensor.strides() == at::IntArrayRef(made.geometry->strides) &&
-        made.tensor.key_set() == device_.plain_tensor_keys() && !made.geometry->wrapped_number) {
+        made.tensor.key_set() == device_.plain_tensor_keys() &&
+        made.tensor.unsafeGetTensorImpl()->is_wrapped_number() == made.geometry->wrapped_number) {
       const int64_t offset = made.tensor.storage_offset();
       entry.built[0] = SlotEntry::Built{made.geometry, offset, std::move(made.tensor)};
       entry.next_built = 1;

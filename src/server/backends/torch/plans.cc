@@ -439,7 +439,7 @@ class Preparation {
       odd = odd || use.geometry->conj || use.geometry->neg;
     }
     // Tensors of the device, none of them lazily conjugated: the dispatcher would come to the same key every time.
-    plan_.plain_keys = plain && !odd;
+    plan_.plain_keys = plain && !odd && !plan_.handle->hasKernelForDispatchKey(c10::DispatchKey::BackendSelect);
     plan_.keys = device_.new_tensor_keys();
     if (device_.is_cpu()) {
       const bool seeded = plan_.handle->hasTag(at::Tag::nondeterministic_seeded);

@@ -96,6 +96,8 @@ Status TorchQueue::run(Call& call, Buffer* report) {
   if (plan.random) [[unlikely]] {
     const Generators::DefaultSwap swap(generators_);
     plan.handle->callBoxed(stack_);
+  } else if (plan.plain_keys) {
+    plan.handle->redispatchBoxed(plan.keys, &stack_);  // what callBoxed would find out anew
   } else {
     plan.handle->callBoxed(stack_);
   }

@@ -1,5 +1,6 @@
 #include "server/backends/torch/slots.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <new>
 
@@ -13,7 +14,7 @@ SlotTable::SlotTable()
 }
 
 SlotTable::~SlotTable() {
-  for (uint32_t i = 0; i < kChunkCount; ++i) delete chunks_[i].load(std::memory_order_relaxed);
+  for (uint32_t i = 0; i < used_; ++i) delete chunks_[i].load(std::memory_order_relaxed);
   std::free(chunks_);
 }
 
@@ -23,6 +24,7 @@ SlotEntry& SlotTable::ensure(uint32_t index) {
   if (entries == nullptr) {
     entries = new Chunk();
     chunk.store(entries, std::memory_order_release);
+    used_ = std::max(used_, (index >> kChunkBits) + 1);
   }
   return (*entries)[index & (kChunkSize - 1)];
 }

@@ -61,6 +61,7 @@ class SlotTable {
   using Chunk = std::array<SlotEntry, kChunkSize>;
 
   std::atomic<Chunk*>* chunks_;  // kChunkCount of them, zero pages until touched
+  uint32_t used_ = 0;            // chunks at and past this one were never made
 };
 
 // What a device may hold, counted over the storages in slots.
