@@ -17,12 +17,7 @@ def load(package_dir: str) -> Any:
     import torch
 
     module = importlib.import_module("waldo._waldo_torch")
-    module.configure(
-        os.environ.get("WALDO_ON") or "local",
-        int(os.environ.get("WALDO_GPUS") or 0),
-        _version(),
-        package_dir,
-    )
+    module.configure("", 0, _version(), package_dir)  # the client reads WALDO_ON and WALDO_GPUS itself
     skipped = [os.path.dirname(os.path.abspath(torch.__file__)) + os.sep, package_dir + os.sep]
     module.lend_interpreter(_lost_class(), skipped)
     _module = module

@@ -7,7 +7,7 @@
 #include <exception>
 #include <string>
 
-#include "client/session.h"
+#include "frontends/torch/device.h"
 #include "frontends/torch/storage.h"
 
 namespace waldo::torch_frontend {
@@ -15,7 +15,9 @@ namespace {
 
 // In the child of a process that used devices, deleters must not touch a session that is not theirs.
 void in_child() {
-  if (client::Runtime::instance().in_forked_child()) close_storages();
+  for (const auto& queue : g_queues) {
+    if (queue.load(std::memory_order_relaxed) != nullptr) return close_storages();
+  }
 }
 
 std::string register_all() {
