@@ -1,0 +1,397 @@
+"""Over ssh: a real sshd on loopback, with keys made for the test. Each failure has its own message and exit code."""
+
+import getpass
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from processes import kill, running, until, with_environment
+from support import WALDO, clean_environment, run, waldo_run
+
+SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+pytestmark = pytest.mark.skipif(
+    not (Path(SSHD).exists() and shutil.which("ssh") and shutil.which("ssh-keygen")), reason="no OpenSSH here"
+)
+
+TOUCH = "import torch\nx = torch.ones(2).cuda()\nprint('ready', x.tolist(), flush=True)\n"
+
+
+def make_key(path):
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    return Path(path)
+
+
+def make_program(path, text):
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+class Server:
+    """sshd on a free port of 127.0.0.1, and an ssh that knows it as `lab`."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.state = folder / "s"
+        self.state.mkdir()
+        self.mark = uuid.uuid4().hex
+        self.user_key = make_key(folder / "user")
+        self.host_key = make_key(folder / "host")
+        (folder / "authorized").write_text(self.user_key.with_suffix(".pub").read_text())
+        for _ in range(5):  # somebody else may take the port between our choice and sshd's bind
+            with socket.socket() as chosen:
+                chosen.bind(("127.0.0.1", 0))
+                self.port = chosen.getsockname()[1]
+            if self._start():
+                break
+        else:
+            pytest.fail("sshd does not start:\n" + (folder / "sshd.log").read_text())
+        self.known_hosts = folder / "known_hosts"
+        self.trust(self.host_key)
+        self.config = folder / "config"
+        self.configure()
+        self.ssh = make_program(folder / "ssh", f'#!/bin/sh\nexec {shutil.which("ssh")} -F {self.config} "$@"\n')
+
+    def _start(self):
+        config = self.folder / "sshd_config"
+        config.write_text(
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.host_key}\nPidFile none\nStrictModes no\n"
+            f"AuthorizedKeysFile {self.folder}/authorized\nPasswordAuthentication no\n"
+            "KbdInteractiveAuthentication no\nPermitRootLogin yes\nUsePAM no\nPrintMotd no\n"
+            f"SetEnv XDG_STATE_HOME={self.state} TEST_MARK={self.mark} PATH=/usr/local/bin:/usr/bin:/bin\n"
+        )
+        self.log = (self.folder / "sshd.log").open("w")
+        self.process = subprocess.Popen(
+            [SSHD, "-D", "-e", "-f", config], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log
+        )
+        return until(self._listens, 10) and self.process.poll() is None
+
+    def _listens(self):
+        if self.process.poll() is not None:
+            return False
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def trust(self, *keys):
+        lines = [f"[127.0.0.1]:{self.port} {key.with_suffix('.pub').read_text()}" for key in keys]
+        self.known_hosts.write_text("".join(lines))
+
+    def configure(self, more="", key=None, port=None):
+        self.config.write_text(
+            f"Host lab\n  HostName 127.0.0.1\n  Port {port or self.port}\n  User {getpass.getuser()}\n"
+            f"  IdentityFile {key or self.user_key}\n  IdentitiesOnly yes\n  IdentityAgent none\n"
+            f"  UserKnownHostsFile {self.known_hosts}\n  GlobalKnownHostsFile /dev/null\n"
+            f"  StrictHostKeyChecking ask\n{more}\n"
+        )
+
+    def environment(self, **more):
+        return {"WALDO_SSH": self.ssh, "WALDO_REMOTE": WALDO, **more}
+
+    def run(self, *words, options=(), timeout=60, **more):
+        return waldo_run(*words, options=["--on", "lab", *options], timeout=timeout, **self.environment(**more))
+
+    def close(self):
+        run([WALDO, "down", "-q"], XDG_STATE_HOME=self.state)
+        self.process.terminate()
+        self.process.wait()
+        self.log.close()
+        for pid in with_environment("TEST_MARK", self.mark):
+            kill(pid)
+
+
+@pytest.fixture(scope="module")
+def separation_folder():
+    """sshd as root wants this folder, which the system's start makes."""
+    folder = Path("/run/sshd")
+    made = os.geteuid() == 0 and not folder.exists()
+    if made:
+        folder.mkdir(mode=0o755)
+    yield
+    if made:
+        folder.rmdir()
+
+
+@pytest.fixture
+def server(separation_folder):
+    with tempfile.TemporaryDirectory(prefix="w") as folder:
+        server = Server(Path(folder))
+        yield server
+        server.close()
+
+
+def one_line(ran, code):
+    assert ran.returncode == code, ran.stderr
+    lines = ran.stderr.splitlines()
+    assert len(lines) == 1, ran.stderr
+    assert lines[0].startswith("waldo: lab: ") or "ssh" in lines[0], ran.stderr
+    return lines[0]
+
+
+# --- it works ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_program_runs_on_the_other_host(server):
+    """Goal: `waldo run --on lab train.py`: the result is right, one line says where, and the daemon stays for the next."""
+    ran = server.run("-c", "import torch; x = torch.arange(4.0, device='cuda'); print((x @ x).item())").ok()
+    assert ran.stdout == "14.0\n"
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("waldo: lab · cuda:0 ")
+    assert line.endswith(" ms")
+    listed = run([WALDO, "ls", "--json", "--on", "lab"], **server.environment()).ok()
+    assert json.loads(listed.stdout)["sessions"] == []
+    assert until(lambda: not [p for p in with_environment("TEST_MARK", server.mark) if " bridge" in running()[p][2]], 2)
+
+
+def test_gpus_over_ssh(server):
+    ran = server.run("-c", "import torch; print(torch.cuda.device_count())", options=["--gpus", "2"]).ok()
+    assert ran.stdout == "2\n"
+    assert "cuda:0 and cuda:1" in ran.stderr
+
+
+def test_a_plain_python_with_waldo_on(server):
+    """Goal: WALDO_ON=lab python train.py, without `waldo run`, and nothing of it stays here."""
+    mark = uuid.uuid4().hex
+    ran = run(
+        [sys.executable, "-c", "import torch; print(torch.ones(2).cuda().tolist())"],
+        **server.environment(WALDO_ON="lab", HERE=mark),
+    ).ok()
+    assert ran.stdout == "[1.0, 1.0]\n"
+    assert until(lambda: not with_environment("HERE", mark), 2)
+
+
+def test_the_program_s_code_comes_back_and_nothing_stays(server):
+    mark = uuid.uuid4().hex
+    ran = server.run("-c", TOUCH + "raise SystemExit(5)", HERE=mark)
+    assert ran.returncode == 5
+    assert until(lambda: not with_environment("HERE", mark), 2)
+
+
+def test_ls_and_down_over_ssh(server):
+    process = subprocess.Popen(
+        [WALDO, "run", "--on", "lab", "-c", TOUCH + "while True: x.sum().item()"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=clean_environment(**server.environment()),
+    )
+    assert process.stdout.readline().startswith("ready")
+    listed = run([WALDO, "ls", "--json", "--on", "lab"], **server.environment()).ok()
+    assert len(json.loads(listed.stdout)["sessions"]) == 1
+    run([WALDO, "down", "--on", "lab"], **server.environment()).ok()
+    assert process.wait(10) == 9
+    process.stdout.close()
+    assert until(lambda: not with_environment("TEST_MARK", server.mark), 2)
+
+
+def test_text_that_a_log_in_prints_is_skipped(server):
+    noisy = make_program(server.folder / "noisy", f'#!/bin/sh\necho "Welcome to lab"\necho\nexec {WALDO} "$@"\n')
+    assert server.run("-c", "print(7)", WALDO_REMOTE=noisy).ok().stdout == "7\n"
+
+
+def test_a_stand_in_for_ssh_is_called_as_ssh_is(server):
+    """Goal: WALDO_SSH gets options, the host, the command, and nothing else is asked of it: no -G, -O, ControlMaster."""
+    log = server.folder / "calls"
+    stand_in = make_program(
+        server.folder / "stand-in",
+        f'#!/bin/sh\necho "$@" >> {log}\nwhile [ "${{1#-}}" != "$1" ]; do shift; done\n'
+        f'[ "$1" = lab ] || exit 255\nshift\nexport XDG_STATE_HOME={server.state}\nexec "$@"\n',
+    )
+    assert server.run("-c", TOUCH, WALDO_SSH=stand_in).ok().stdout == "ready [1.0, 1.0]\n"
+    calls = log.read_text().splitlines()
+    assert len(calls) == 1
+    assert calls[0].endswith(f" lab {WALDO} bridge")
+    assert " -G" not in calls[0]
+    assert "Control" not in calls[0]
+
+
+def test_sessions_to_a_host_share_one_connection(server):
+    """Goal: two processes of one program log in once: ours is the ControlMaster, when the user's configuration has none.
+
+    Method: `ssh` on the PATH is the system's with the test's configuration; sshd's log counts log-ins.
+    """
+    path = f"{server.folder}:{os.environ['PATH']}"
+    two = f"{sys.executable} -c '{TOUCH}' & {sys.executable} -c '{TOUCH}' & wait"
+    ran = waldo_run("--", "sh", "-c", two, options=["--on", "lab"], PATH=path, WALDO_REMOTE=WALDO).ok()
+    assert ran.stdout == "ready [1.0, 1.0]\n" * 2
+    assert (server.folder / "sshd.log").read_text().count("Accepted publickey") == 1
+
+
+def test_the_user_s_own_sharing_is_left_alone(server):
+    server.configure(f"  ControlMaster auto\n  ControlPath {server.folder}/mine\n")
+    path = f"{server.folder}:{os.environ['PATH']}"
+    arguments = make_program(
+        server.folder / "ssh",
+        f'#!/bin/sh\necho "$@" >> {server.folder}/calls\nexec {shutil.which("ssh")} -F {server.config} "$@"\n',
+    )
+    assert arguments.exists()
+    waldo_run("-c", "pass", options=["--on", "lab"], PATH=path, WALDO_REMOTE=WALDO).ok()
+    assert "ControlPath" not in (server.folder / "calls").read_text()
+
+
+# --- it does not: each its own message and exit code ------------------------------------------------------------------
+
+
+def test_waldo_missing_there(server):
+    line = one_line(server.run("-c", "1", WALDO_REMOTE=""), 3)
+    assert "not installed" in line
+    assert "pip install waldo-gpu" in line
+    assert "/opt/no/waldo" in one_line(server.run("-c", "1", WALDO_REMOTE="/opt/no/waldo"), 3)
+
+
+def test_another_version_there(server):
+    other = make_program(
+        server.folder / "other",
+        '#!/bin/sh\necho \'WALDO-BRIDGE {"waldo": "9.9.0", "protocol": 999, "devices": []}\'\nread x\n',
+    )
+    line = one_line(server.run("-c", "1", WALDO_REMOTE=other), 5)
+    assert "9.9.0" in line
+    assert "pip install waldo-gpu==" in line
+
+
+def test_host_key_unknown(server):
+    server.trust()
+    line = one_line(server.run("-c", "1"), 4)
+    assert "host key is not known" in line
+    assert "lab true" in line
+
+
+def test_host_key_changed(server):
+    server.trust(make_key(server.folder / "other-host"))
+    line = one_line(server.run("-c", "1"), 4)
+    assert "ssh-keygen -R lab" in line
+
+
+def test_log_in_refused(server):
+    server.configure(key=make_key(server.folder / "stranger"))
+    line = one_line(server.run("-c", "1"), 4)
+    assert "could not log in (publickey)" in line
+    assert "Try: " in line
+
+
+def test_host_of_no_such_name(server):
+    ran = waldo_run("-c", "1", options=["--on", "no-such-host.invalid"], **server.environment())
+    assert ran.returncode == 3
+    assert "no host of that name" in ran.stderr
+
+
+def test_nothing_listens_there(server):
+    with socket.socket() as taken:  # bound and not listening: refused
+        taken.bind(("127.0.0.1", 0))
+        server.configure(port=taken.getsockname()[1])
+        assert "refuses connections" in one_line(server.run("-c", "1"), 3)
+
+
+def test_a_host_that_does_not_answer(server):
+    """Goal: within ssh's own time limit, never a hang. Method: a socket that accepts and says nothing."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(8)
+        server.configure(port=silent.getsockname()[1])
+        quick = make_program(
+            server.folder / "quick", f'#!/bin/sh\nexec ssh -F {server.config} -oConnectTimeout=1 "$@"\n'
+        )
+        began = time.monotonic()
+        line = one_line(server.run("-c", "1", WALDO_SSH=quick), 3)
+        assert "no answer in time" in line
+        assert time.monotonic() - began < 8
+
+
+def test_ssh_is_missing_here(server):
+    ran = waldo_run("-c", "1", options=["--on", "lab"], PATH="/nonexistent", WALDO_PYTHON=sys.executable)
+    assert "openssh-client" in one_line(ran, 3)
+    assert "WALDO_SSH" in one_line(server.run("-c", "1", WALDO_SSH="/no/such/ssh"), 3)
+
+
+def test_a_log_in_that_prints_without_end(server):
+    endless = make_program(server.folder / "endless", "#!/bin/sh\nexec yes\n")
+    assert "prints text" in one_line(server.run("-c", "1", WALDO_REMOTE=endless), 3)
+
+
+def test_the_program_is_not_started_when_there_is_no_link(server):
+    server.trust()
+    assert server.run("-c", "print('started')").stdout == ""
+
+
+def test_a_plain_python_hears_the_same(server):
+    """Goal: without `waldo run` the first use of a device raises what the broker says, within ssh's time."""
+    server.configure(key=make_key(server.folder / "stranger"))
+    ran = run([sys.executable, "-c", TOUCH], **server.environment(WALDO_ON="lab"))
+    assert ran.returncode == 1
+    assert "could not log in (publickey)" in ran.stderr
+
+
+# --- whoever is killed, the others end --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def session(server):
+    """A program in the middle of its work on the other host."""
+    server.here = uuid.uuid4().hex
+    process = subprocess.Popen(
+        [WALDO, "run", "-q", "--on", "lab", "-c", TOUCH + "while True: x = x + 1; x.sum().item()"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean_environment(**server.environment(HERE=server.here)),
+        start_new_session=True,
+    )
+    assert process.stdout.readline().startswith("ready")
+    yield process
+    for pid in with_environment("HERE", server.here):
+        kill(pid)
+    process.wait()
+    process.stdout.close()
+    process.stderr.close()
+
+
+def find(mark, word):
+    found = [p for p in with_environment(*mark) if word in running().get(p, (0, 0, ""))[2]]
+    assert found, word
+    return found[0]
+
+
+@pytest.mark.parametrize("victim", ["run", "program", "ssh", "bridge", "worker"])
+def test_whoever_is_killed_the_others_end(server, session, victim):
+    """Goal: kill -9 of any one process of a session ends all others but the daemon within 2 s."""
+    here, there = ("HERE", server.here), ("TEST_MARK", server.mark)
+    pid = {
+        "run": lambda: session.pid,
+        "program": lambda: program_of(session),
+        "ssh": lambda: find(here, "ssh -F"),
+        "bridge": lambda: find(there, " bridge"),
+        "worker": lambda: sessions_there(server)[0],
+    }[victim]()
+    kill(pid)
+    killed = time.monotonic()
+    code = session.wait(10)
+    assert code == {"run": -9, "program": 137}.get(victim, 9), session.stderr.read()
+    left = [lambda: with_environment(*here), lambda: busy_there(server, there)]
+    for still in left:
+        until(lambda still=still: not still(), max(0.5, 2.5 - (time.monotonic() - killed)))
+        assert not still(), {p: running().get(p) for p in still()}
+
+
+def program_of(process):
+    (pid,) = [p for p, (parent, _, command) in running().items() if parent == process.pid and "python" in command]
+    return pid
+
+
+def sessions_there(server):
+    listed = json.loads(run([WALDO, "ls", "--json"], XDG_STATE_HOME=server.state).ok().stdout)
+    return [session["pid"] for session in listed["sessions"]]
+
+
+def busy_there(server, there):
+    """What runs on the far side but the daemon and its spare worker."""
+    bridges = [p for p in with_environment(*there) if " bridge" in running().get(p, (0, 0, ""))[2]]
+    return bridges + sessions_there(server)
