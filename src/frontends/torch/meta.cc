@@ -10,6 +10,8 @@
 
 #include <exception>
 
+#include "frontends/torch/meta_rules.h"
+
 namespace waldo::torch_frontend {
 namespace {
 
@@ -184,18 +186,24 @@ class MetaCall {
 }  // namespace
 
 std::optional<Foretold> foretell(const Operator& op, const c10::IValue* arguments, const CallKey& key) {
-  if (!op.meta) return std::nullopt;
-  try {
-    MetaCall call(op, arguments, key);
-    call.run(op);
-    Foretold told;
-    told.resizes = call.resizes();
-    if (!told.resizes.empty()) return told;
-    if (!call.outputs(&told.outputs)) return std::nullopt;
-    return told;
-  } catch (const std::exception&) {
+  Foretold told;
+  if (const Rule rule = rule_for(op.name())) {
+    if (rule(arguments, &told.outputs)) return told;
+    told.outputs.clear();
+  }
+  if (op.meta) {
+    try {
+      MetaCall call(op, arguments, key);
+      call.run(op);
+      told.resizes = call.resizes();
+      if (!told.resizes.empty() || call.outputs(&told.outputs)) return told;
+    } catch (const std::exception&) {
+      // The worker's own error is the better one.
+    }
     return std::nullopt;
   }
+  if (outputs_are_arguments(op, arguments, &told.outputs)) return told;
+  return std::nullopt;
 }
 
 }  // namespace waldo::torch_frontend

@@ -59,8 +59,7 @@ const Names kLearned = {
     "aten::_native_batch_norm_legit_no_training", "aten::_native_batch_norm_legit_functional",
     "aten::_batch_norm_with_update", "aten::_batch_norm_with_update.out", "aten::_batch_norm_no_update",
     "aten::batch_norm_backward", "aten::_embedding_bag", "aten::_embedding_bag_forward_only",
-    "aten::convolution", "aten::convolution_backward", "aten::histc", "aten::multinomial", "aten::native_layer_norm",
-    "aten::native_layer_norm_backward", "aten::native_group_norm", "aten::native_group_norm_backward",
+    "aten::histc", "aten::multinomial", "aten::native_group_norm", "aten::native_group_norm_backward",
     "aten::_thnn_fused_lstm_cell", "aten::_thnn_fused_gru_cell",
 };
 

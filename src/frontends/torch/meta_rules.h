@@ -1,0 +1,24 @@
+// What the commonest operators make for which PyTorch has no C++ Meta kernel, as rules of our own. A rule that is wrong for
+// a worker costs one conform (the worker lays its output out as foretold, and the plan is asked for from then on).
+#pragma once
+
+#include <ATen/core/ivalue.h>
+
+#include <string_view>
+#include <vector>
+
+#include "frontends/torch/plan.h"
+
+namespace waldo::torch_frontend {
+
+// False: this call is not simple enough for the rule.
+using Rule = bool (*)(const c10::IValue* arguments, std::vector<OutputPlan>* outputs);
+
+// Null when there is none for this operator ("aten::convolution").
+Rule rule_for(std::string_view op);
+
+// An in-place operator gives back what it was given: true, and `outputs` are its arguments, when the schema says that
+// every output is an argument that is written and none of them is an out= argument, which could be resized.
+bool outputs_are_arguments(const Operator& op, const c10::IValue* arguments, std::vector<OutputPlan>* outputs);
+
+}  // namespace waldo::torch_frontend
