@@ -290,7 +290,8 @@ Plan* make_plan(const Operator& op, const c10::IValue* arguments, const CallKey&
     return define(queue, body, asks_always ? Plan::Mode::kAsk : Plan::Mode::kLearn, reads, creates_max(op, arguments), {});
   }
   body.outputs = to_wire(told->outputs, reads, tensor_places(op, arguments));
-  return define(queue, body, Plan::Mode::kKnown, reads, count_creates(told->outputs), std::move(told->outputs));
+  const uint16_t creates = count_creates(told->outputs);  // before the outputs are moved
+  return define(queue, body, Plan::Mode::kKnown, reads, creates, std::move(told->outputs));
 }
 
 void apply_resizes(const std::vector<Resize>& resizes, const c10::IValue* arguments) {
