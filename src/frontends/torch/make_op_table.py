@@ -30,6 +30,8 @@ def operators(entries):
         delegate = entry.get("structured_delegate")
         if delegate:
             return lists_cuda(by_name[delegate])
+        if "ufunc_inner_loop" in entry:  # torchgen writes its CUDA kernel itself
+            return True
         return any("CUDA" in [key.strip() for key in keys.split(",")] for keys in entry.get("dispatch", {}))
 
     for name, entry in by_name.items():
