@@ -219,8 +219,8 @@ def test_sessions_to_a_host_share_one_connection(server):
     Method: `ssh` on the PATH is the system's with the test's configuration; sshd's log counts log-ins.
     """
     path = f"{server.folder}:{os.environ['PATH']}"
-    two = f"{sys.executable} -c '{TOUCH}' & {sys.executable} -c '{TOUCH}' & wait"
-    ran = waldo_run("--", "sh", "-c", two, options=["--on", "lab"], PATH=path, WALDO_REMOTE=WALDO).ok()
+    two = TOUCH + f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {TOUCH!r}], check=True)\n"
+    ran = waldo_run("-c", two, options=["--on", "lab"], PATH=path, WALDO_REMOTE=WALDO).ok()
     assert ran.stdout == "ready [1.0, 1.0]\n" * 2
     assert (server.folder / "sshd.log").read_text().count("Accepted publickey") == 1
 
