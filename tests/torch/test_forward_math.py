@@ -59,7 +59,7 @@ INDEXING = [
     lambda x, i: x.scatter(1, i.expand(4, 3), 2.0), lambda x, i: x.scatter(0, i.expand(2, 3), x), lambda x, i: x.scatter_add(0, i.expand(2, 3), x),
     lambda x, i: x.scatter_reduce(1, i.expand(4, 3), x, "amax"), lambda x, i: x.index_add(0, i, x[:3]), lambda x, i: x.index_copy(0, i, x[1:]),
     lambda x, i: x.index_put((i,), x[0]), lambda x, i: x.index_put((i, i), x[0, 0], accumulate=True), lambda x, i: x.masked_scatter(x > 0, x.t().reshape(-1)),
-    lambda x, i: x.sort(1), lambda x, i: x.sort(0, descending=True, stable=True), lambda x, i: x.argsort(), lambda x, i: x.topk(2),
+    lambda x, i: x.sort(1), lambda x, i: x.sort(stable=True, dim=0, descending=True), lambda x, i: x.argsort(), lambda x, i: x.topk(2),
     lambda x, i: x.unique(), lambda x, i: i.unique(return_inverse=True, return_counts=True), lambda x, i: i.unique_consecutive(),
     lambda x, i: x.unique(dim=0), lambda x, i: i.bincount(), lambda x, i: x.histc(4), lambda x, i: torch.searchsorted(x.sort(1)[0], x),
     lambda x, i: torch.bucketize(x, x[0].sort()[0]), lambda x, i: i.repeat_interleave(i + 1), lambda x, i: torch.isin(i, i[:1]),
@@ -150,7 +150,7 @@ def test_what_was_computed_before_a_failure_stays():
     x = torch.ones(3, device="cuda")
     y = x * 2
     with pytest.raises(IndexError):
-        x.index_add_(0, torch.tensor([9], device="cuda"), x[:1])
+        x.index_add_(0, torch.tensor([9], device="cuda"), y[:1])
         torch.cuda.synchronize()
     x += 1
     assert x.tolist() == [2, 2, 2] and y.tolist() == [2, 2, 2]

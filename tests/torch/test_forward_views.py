@@ -40,7 +40,7 @@ def test_aliased_arguments():
     def program(x):
         x.add_(x)
         x[1:].copy_(x[:-1].clone())
-        x.mul_(x.t())
+        x.mul_(x.t().clone())
         torch.add(x, x, out=x)
         return torch.addmm(x, x, x), torch.cat([x, x[:1]]), torch.stack([x, x.t()])
 
