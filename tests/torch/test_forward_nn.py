@@ -224,11 +224,12 @@ def test_autocast_and_gradscaler():
     scaler.update()
     # The same by hand on the CPU, with CUDA's casts.
     w1, b1, w2, b2 = before
-    h = F.linear(x.half(), w1.half(), b1.half()).relu()
-    here = F.cross_entropy(F.linear(h, w2.half(), b2.half()).float(), y)
+    h = torch.addmm(b1.half(), x.half(), w1.half().t()).relu()
+    # cross_entropy names its input's dtype to log_softmax, which therefore stays in half.
+    here = F.nll_loss(torch.addmm(b2.half(), h, w2.half().t()).log_softmax(1).float(), y)
     (here * 8).backward()
     for p, q in zip(before, model.parameters()):
-        same_bits(p.detach() - 0.1 * (p.grad / 8), q)
+        same_bits(p.detach().add(p.grad / 8, alpha=-0.1), q)
     assert scaler.get_scale() == 8.0
     (torch.full((), float("inf"), device="cuda", requires_grad=True) * model[0].weight).sum().backward()
     weights = model[0].weight.detach().clone()

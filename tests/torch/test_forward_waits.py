@@ -163,10 +163,11 @@ def test_nothing_is_computed_on_the_client():
         optim.step()
 
     step()
+    here = torch.ones(3)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as profiled:
         step()
-        (torch.ones(3) + 1).sum()  # so that the observer is known to see
-    assert cpu_operators(profiled) == {"aten::add", "aten::sum"}
+        here + 1  # so that the observer is known to see
+    assert cpu_operators(profiled) == {"aten::add"}
 
 
 def test_plans_are_shared_by_modules_of_one_shape():
