@@ -22,9 +22,9 @@ def environment():
 
 
 def output_of(*command):
-    ran = subprocess.run([str(word) for word in command], env=environment(), text=True, stdout=subprocess.PIPE)
+    ran = subprocess.run([str(word) for word in command], env=environment(), text=True, capture_output=True)
     if ran.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))}: exit code {ran.returncode}")
+        raise SystemExit(f"{' '.join(map(str, command))}: exit code {ran.returncode}\n{ran.stderr}")
     return ran.stdout
 
 
@@ -74,7 +74,7 @@ def start():
                 times[side].append(time.perf_counter() - begin)
     beyond = statistics.median(a - b for a, b in zip(*times, strict=True))
     text = f"{statistics.median(times[0]):.2f} s against {statistics.median(times[1]):.2f} s"
-    yield "waldo run -c 'import torch; print(ones)', s beyond import torch", beyond, "≤ 0.5", beyond <= 0.5, text
+    yield "start-up to the first printed tensor, s beyond import torch", beyond, "≤ 0.5", beyond <= 0.5, text
 
 
 def transfer():
