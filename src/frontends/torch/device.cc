@@ -7,6 +7,7 @@
 
 #include "frontends/torch/bridge.h"
 #include "frontends/torch/errors.h"
+#include "frontends/torch/idle.h"
 #include "frontends/torch/storage.h"
 
 namespace waldo::torch_frontend {
@@ -16,6 +17,7 @@ std::array<std::atomic<client::Queue*>, kDevicesMax> g_queues{};
 namespace {
 
 thread_local c10::DeviceIndex t_current_device = 0;
+std::array<std::atomic<uint64_t>, kDevicesMax> g_idle_since{};
 
 constexpr int32_t kInvalidDevice = 101;   // cudaErrorInvalidDevice
 constexpr const char* kForked =
@@ -110,12 +112,20 @@ void synchronize_device(c10::DeviceIndex device) {
   const auto index = resolve_device(device);
   if (!opened(index)) return;  // nothing was ever recorded
   auto& queue = queue_for(c10::Device(c10::DeviceType::CUDA, index));
+  const CallNumber before = queue.last_call();
   Status status;
   {
     WaitScope wait;
     status = queue.synchronize();
   }
   check(status);
+  // The synchronize was a call too. If another thread recorded meanwhile, nobody knows whether its work has ended.
+  const CallNumber after = queue.last_call();
+  if (after.raw == before.raw + 1) g_idle_since[static_cast<size_t>(index)].store(after.raw, std::memory_order_relaxed);
+}
+
+CallNumber idle_since(c10::DeviceIndex device) noexcept {
+  return CallNumber{g_idle_since[static_cast<size_t>(device)].load(std::memory_order_relaxed)};
 }
 
 }  // namespace waldo::torch_frontend

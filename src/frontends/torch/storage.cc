@@ -116,11 +116,11 @@ class Pool {
  public:
   // Null when `bytes` more would pass the limit, or no device has that much, or addresses are used up.
   StorageRef* take(int8_t device, uint64_t bytes) {
-    if (bytes > limits::storage_bytes_max) [[unlikely]] return nullptr;
-    const SizeClass kind = size_class(bytes);
-    lock_.lock();
+    const bool possible = bytes <= limits::storage_bytes_max;
+    const SizeClass kind = size_class(possible ? bytes : 0);
     const uint64_t taken = rounded(bytes);
-    if (stats_.limit != 0 && static_cast<uint64_t>(stats_.bytes[0].current) + taken > stats_.limit) [[unlikely]] {
+    lock_.lock();
+    if (!possible || (stats_.limit != 0 && static_cast<uint64_t>(stats_.bytes[0].current) + taken > stats_.limit)) [[unlikely]] {
       ++stats_.out_of_memory;
       lock_.unlock();
       return nullptr;

@@ -9,6 +9,7 @@
 #include "frontends/torch/bridge.h"
 #include "frontends/torch/device.h"
 #include "frontends/torch/errors.h"
+#include "frontends/torch/idle.h"
 
 namespace waldo::torch_frontend {
 namespace {
@@ -56,6 +57,7 @@ bool query_device(c10::DeviceIndex device) {
   const auto index = resolve_device(device);
   if (!opened(index)) return true;
   auto& queue = queue_of(index);
+  if (queue.last_call() == idle_since(index)) return true;  // nothing was recorded after a synchronize
   const std::lock_guard lock(mutex);
   CallNumber& probe = probes[static_cast<size_t>(index)];
   if (probe.raw == 0 || queue.last_call() != probe) {  // something was recorded since
