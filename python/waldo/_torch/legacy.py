@@ -32,7 +32,7 @@ class _LegacyType(type):
 
         device = torch.device(kwargs.pop("device", "cuda"))
         if kwargs:
-            raise TypeError(f"torch.cuda.{cls.__name__}() got unexpected arguments {sorted(kwargs)}")
+            raise TypeError(f"{cls.__name__}() got unexpected arguments {sorted(kwargs)}")
         if device.type != "cuda":
             raise RuntimeError(f"legacy constructor expects device type: cuda but got {device.type}")
         if not args:
@@ -47,7 +47,7 @@ class _LegacyType(type):
         return torch.as_tensor(data, dtype=cls.dtype, device=device)
 
     def __str__(cls) -> str:
-        return f"torch.cuda.{cls.__name__}"
+        return cls.__name__
 
 
 def patch() -> None:
@@ -55,7 +55,8 @@ def patch() -> None:
 
     for name, dtype in _DTYPES.items():
         members = {"dtype": getattr(torch, dtype), "is_cuda": True, "is_sparse": False, "__module__": "torch.cuda"}
-        setattr(torch.cuda, name, _LegacyType(name, (), members))
+        # Tensor.type() goes by the whole name, as it does with torch's own.
+        setattr(torch.cuda, name, _LegacyType(f"torch.cuda.{name}", (), members))
     original = torch.set_default_tensor_type
 
     def set_default_tensor_type(kind: Any) -> None:

@@ -74,10 +74,15 @@ def _resize(self: Any, size: int) -> Any:
     return self
 
 
+def _tolist(self: Any) -> list[int]:
+    return self.cpu().tolist()
+
+
 _METHODS: dict[str, Callable[..., Any]] = {
     "_write_file": _write_file,
     "_set_from_file": _set_from_file,
     "byteswap": _byteswap,
     "resize_": _resize,
+    "tolist": _tolist,  # one wait, not one per byte
     "_share_cuda_": unavailable.ipc("sending a cuda tensor to another process"),
 }
