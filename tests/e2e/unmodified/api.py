@@ -41,7 +41,7 @@ def only_cuda_memory(device):
     assert torch.cuda.max_memory_allocated() == before
     free, total = torch.cuda.mem_get_info()
     assert 0 < free <= total == torch.cuda.get_device_properties(0).total_memory
-    assert "allocated" in torch.cuda.memory_summary()
+    assert "Allocated memory" in torch.cuda.memory_summary()
     assert torch.cuda.memory_stats()["allocated_bytes.all.current"] == before
 
 
