@@ -43,7 +43,7 @@ void Channel::Impl::consumed(Lane lane, uint64_t bytes) {
 // Hot: once per recorded call. Reading with a read-modify-write orders it after the caller's own writes: either we see
 // that the loop has settled, or the loop's turn sees what we wrote.
 void Channel::Impl::need(Need need) {
-  uint32_t state = state_.fetch_or(0);
+  uint32_t state = state_.fetch_add(0);
   while (true) {
     switch (state) {
       case kEnded:
@@ -99,13 +99,13 @@ void Channel::Impl::turn(Work&& work) {
   if (in_turn_) return work();  // a callback of ours called back; the turn it is in goes on afterwards
   in_turn_ = true;
   active_ = collected_ = false;
-  state_.store(kRunning);
+  state_.exchange(kRunning);
   work();
   while (true) {
     pump();
     uint32_t running = kRunning;
     if (state_.compare_exchange_strong(running, settle())) break;
-    state_.store(kRunning);  // somebody brought something while we looked elsewhere
+    state_.exchange(kRunning);  // somebody brought something while we looked elsewhere
   }
   in_turn_ = false;
 }

@@ -41,7 +41,7 @@ class Channel::Impl final : public ChannelCore::Events, public std::enable_share
 
  private:
   // What the loop does about work that others bring.
-  enum State : uint32_t {  // in an atomic that is also ordered by fetch_or
+  enum State : uint32_t {  // unscoped: it lives in an atomic number
 
     kAsleep,   // nothing: whoever has something posts a turn
     kResting,  // an alarm within 2 ms will acknowledge; records must not wait for that and post a turn

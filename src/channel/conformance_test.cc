@@ -367,7 +367,7 @@ INSTANTIATE_TEST_SUITE_P(Links, Conformance,
                          testing::Values(LinkMaker{"socketpair", make_socketpair_links},
                                          LinkMaker{"unix", make_unix_links}, LinkMaker{"pipe", make_pipe_links},
                                          LinkMaker{"memory", [] { return make_memory_links(); }},
-                                         LinkMaker{"memory_in_drops", [] { return make_memory_links(97); }}),
+                                         LinkMaker{"memory_in_drops", [] { return make_memory_links(1499); }}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

@@ -122,7 +122,10 @@ void ChannelCore::wrote(size_t bytes) {
 
 void ChannelCore::release() {
   // The peer may acknowledge a frame before we are told that the last of it was written; until then it must stay.
-  if (segments_.empty()) log_.acknowledge(peer_has_);
+  if (!segments_.empty()) return;
+  log_.acknowledge(peer_has_);
+  // It may have had more from an older link than its greeting said: what it acknowledges now need not be written again.
+  next_to_write_ = std::max(next_to_write_, FrameNumber{peer_has_.raw + 1});
 }
 
 Status ChannelCore::attach(FrameNumber peer_received) {

@@ -302,6 +302,21 @@ TEST(ChannelCore, FramesThatCameAlreadyAreDropped) {
   EXPECT_EQ(end.seen.size(), 2u);
 }
 
+// Goal: a peer whose ACK says more than its greeting did (it had more from the link before) does not trip us up.
+TEST(ChannelCore, AnAckMayPassTheReplay) {
+  End client, worker;
+  replace_link(client, worker);
+  client.queue_all(make_run(9, true, 5, 50));
+  carry(client, worker, SIZE_MAX);
+  ASSERT_TRUE(client.core.attach(FrameNumber{1}).ok());
+  const Buffer ack = wire::encode_frame(FrameKind::kAck, Lane::kRecords, FrameNumber{},
+                                        wire::encode(wire::Ack{FrameNumber{4}, 0, 0}));
+  EXPECT_TRUE(feed(client, ack).ok());
+  const auto out = client.core.to_write();
+  ASSERT_EQ(out.size(), 2u);
+  EXPECT_EQ(wire::decode_header(out[0])->number.raw, 5u);
+}
+
 TEST(ChannelCore, APeerThatClaimsTheFutureIsRefused) {
   End end;
   end.core.queue(Lane::kRecords, FrameKind::kRecords, Buffer(8));

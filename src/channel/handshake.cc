@@ -7,7 +7,7 @@ namespace {
 
 using wire::FrameKind;
 
-constexpr int kExitVersion = 5;  // people.md: exit codes
+constexpr int kExitVersion = 5;  // of the command line: version mismatch
 
 Result<Buffer> read_frame(int fd, os::Deadline deadline) {
   Buffer frame(wire::frame_header_bytes);
@@ -21,8 +21,6 @@ Result<Buffer> read_frame(int fd, os::Deadline deadline) {
   return frame;
 }
 
-FrameKind kind_of(const Buffer& frame) { return wire::decode_header(std::span(frame).first(24))->kind; }
-
 std::span<const std::byte> payload_of(std::span<const std::byte> frame) {
   return frame.subspan(wire::frame_header_bytes);
 }
@@ -33,41 +31,7 @@ Status write_frame(int fd, FrameKind kind, const Message& message, os::Deadline 
                        deadline);
 }
 
-Status to_status(const wire::Refuse& refuse) {
-  StatusDetail detail;
-  detail.exit_code = refuse.exit_code;
-  return Status(refuse.kind, refuse.text, detail);
-}
-
-Status unexpected(FrameKind kind, const char* wanted) {
-  return Status(StatusKind::kInvalid, fmt::format("{} instead of {}", wire::name_of(kind), wanted));
-}
-
 }  // namespace
-
-Result<wire::Welcome> greet(int read_fd, int write_fd, const wire::Hello& hello, os::Deadline deadline) {
-  // Somebody who hangs up without listening may have said why; that is the better answer.
-  const Status said = write_frame(write_fd, FrameKind::kHello, hello, deadline);
-  if (!said.ok() && said.kind() != StatusKind::kDisconnected) return said;
-  auto frame = read_frame(read_fd, deadline);
-  if (!frame.ok()) return frame.status();
-  const FrameKind kind = kind_of(*frame);
-  if (kind == FrameKind::kRefuse) {
-    auto refuse = wire::decode_refuse(payload_of(*frame));
-    return refuse.ok() ? to_status(*refuse) : refuse.status();
-  }
-  if (kind != FrameKind::kWelcome) return unexpected(kind, "WELCOME");
-  auto welcome = wire::decode_welcome(payload_of(*frame));
-  if (!welcome.ok()) return welcome.status();
-  if (welcome->version < wire::protocol_version_oldest || welcome->version > hello.version) {
-    return Status(StatusKind::kUnsupported, fmt::format("WELCOME in protocol version {}", welcome->version));
-  }
-  if (welcome->link_number != hello.link_number) {
-    return Status(StatusKind::kInvalid,
-                  fmt::format("WELCOME for link {}, this is {}", welcome->link_number, hello.link_number));
-  }
-  return welcome;
-}
 
 Result<ReceivedHello> read_hello(int fd, os::Deadline deadline) {
   auto frame = read_frame(fd, deadline);
@@ -83,7 +47,9 @@ Result<wire::Hello> parse_hello(std::span<const std::byte> frame) {
   auto header = wire::decode_header(header_bytes);
   if (!header.ok()) return header.status();
   WALDO_TRY(wire::check_payload(header_bytes, payload_of(frame)));
-  if (header->kind != FrameKind::kHello) return unexpected(header->kind, "HELLO");
+  if (header->kind != FrameKind::kHello) {
+    return Status(StatusKind::kInvalid, fmt::format("{} instead of HELLO", wire::name_of(header->kind)));
+  }
   return wire::decode_hello(payload_of(frame));
 }
 

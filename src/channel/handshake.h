@@ -1,7 +1,8 @@
-// The first words on a link, before a channel takes it: HELLO, then WELCOME or REFUSE. docs/protocol.md §3.
+// The daemon's and worker's side of the first words on a link, before a channel takes it: HELLO, then WELCOME or
+// REFUSE. docs/protocol.md §3. (The client's side is client/connect.h: it can be interrupted.)
 //
-// Synchronous, on bare descriptors (for a socket read_fd == write_fd), any thread; nothing is read beyond the frame, so
-// the descriptors can become a Link afterwards. Failures: kDisconnected (closed, or deadline passed), kInvalid (not a
+// Synchronous, on bare descriptors, any thread; nothing is read beyond the frame, so the descriptor can become a Link
+// afterwards. Failures: kDisconnected (closed, or deadline passed), kInvalid (not a
 // Waldo there, or a malformed frame); kUnsupported: no version in common.
 #pragma once
 
@@ -10,9 +11,6 @@
 #include "wire/messages.h"
 
 namespace waldo::channel {
-
-// Client: says HELLO and waits for the answer. A REFUSE becomes its status (detail().exit_code is what it asks for).
-Result<wire::Welcome> greet(int read_fd, int write_fd, const wire::Hello& hello, os::Deadline deadline);
 
 // Daemon and worker: the HELLO, and the frame as it came, for passing on to the worker.
 struct ReceivedHello {

@@ -70,7 +70,7 @@ class RecordsBuilder {
     at = put_head(at, RecordKind::kCall, flags, static_cast<uint16_t>(slots.size()));
     at = put(at, plan.raw);
     if (!scalars.empty()) at = put(at, static_cast<uint32_t>(scalars.size()));
-    std::memcpy(at, slots.data(), slot_bytes);
+    if (slot_bytes != 0) std::memcpy(at, slots.data(), slot_bytes);
     if (!scalars.empty()) put_padded(at + slot_bytes, scalars);
     return take_number();
   }
