@@ -72,9 +72,8 @@ std::string program_name() {
 Result<Greeting> greet(int fd, const wire::Hello& hello, const std::string& target,
                        const std::function<bool()>& interrupted) {
   const Buffer frame = wire::encode_frame(wire::FrameKind::kHello, wire::Lane::kRecords, FrameNumber{0}, wire::encode(hello));
-  if (Status status = os::write_all(fd, frame, steady_clock::now() + kRestWaitMax); !status.ok()) {
-    return gone(target, status.text());
-  }
+  // Should this fail: somebody who hung up at once may have said why before.
+  (void)os::write_all(fd, frame, steady_clock::now() + kRestWaitMax);
   WALDO_TRY(wait_readable(fd, target, interrupted));
   auto answer = read_frame(fd, target);
   if (!answer.ok()) return answer.status();

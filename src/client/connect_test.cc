@@ -40,7 +40,7 @@ class Greet : public testing::Test {
   }
   Result<Greeting> greeting(const std::function<bool()>& interrupted = {}) {
     wire::Hello hello;
-    hello.info_json = hello_info({.target = "lab", .gpus = 2, .frontend = "torch", .frontend_version = "2.13.0"});
+    hello.info_json = hello_info({"lab", 2, "torch", "2.13.0", ""});
     return greet(ours_.get(), hello, "lab", interrupted);
   }
 
