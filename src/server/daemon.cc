@@ -227,8 +227,8 @@ class Daemon {
     json["sessions"] = Json::array();
     for (const auto& [pid, worker] : workers_) {
       if (worker.session.raw == 0) continue;
-      const auto of_client = [&](const char* name) {
-        return worker.client.is_object() && worker.client.contains(name) ? worker.client[name] : nlohmann::json();
+      const auto of_client = [&client = worker.client](const char* name) {
+        return client.is_object() && client.contains(name) ? client[name] : nlohmann::json();
       };
       json["sessions"].push_back({{"id", worker.session.raw},
                                   {"pid", pid},

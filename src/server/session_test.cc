@@ -92,7 +92,7 @@ TEST_F(SessionTest, RunsCallsOfEveryQueue) {
 
 // Goal: an upload far beyond the staging limit and the window arrives whole, and a download of the same size comes back.
 TEST_F(SessionTest, CarriesMoreThanItsWindows) {
-  const uint64_t size = 3 * limits::staging_bytes_max + 17;
+  const uint64_t size = limits::staging_bytes_max + limits::bulk_window_bytes + 17;
   wire::RecordsBuilder records(QueueId{0});
   records.upload(Slot::make(QueueId{0}, 1), 0, size, UploadId{1});
   records.read(Slot::make(QueueId{0}, 1), 0, size);

@@ -5,6 +5,11 @@
 #include <atomic>
 #include <thread>
 
+// Sanitizers end the process where the system's allocator says no; this is about hearing the no.
+#define WALDO_TEST_VISIBLE __attribute__((visibility("default"), used))
+extern "C" WALDO_TEST_VISIBLE const char* __asan_default_options() { return "allocator_may_return_null=1"; }
+extern "C" WALDO_TEST_VISIBLE const char* __tsan_default_options() { return "allocator_may_return_null=1"; }
+
 namespace waldo::server {
 namespace {
 
