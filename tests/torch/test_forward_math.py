@@ -123,7 +123,7 @@ LINALG = [
     lambda x: torch.linalg.inv(x), lambda x: torch.linalg.det(x), lambda x: torch.linalg.slogdet(x), lambda x: torch.linalg.solve(x, x[:, :2]),
     lambda x: torch.linalg.cholesky(x), lambda x: torch.linalg.eigvalsh(x), lambda x: torch.linalg.svdvals(x), lambda x: torch.linalg.qr(x),
     lambda x: torch.linalg.lu(x), lambda x: torch.linalg.matrix_power(x, 3), lambda x: torch.linalg.pinv(x), lambda x: torch.linalg.matrix_rank(x),
-    lambda x: torch.linalg.norm(x), lambda x: torch.linalg.lstsq(x, x).solution, lambda x: torch.linalg.eigh(x), lambda x: torch.triangular_solve(x, x.triu()),
+    lambda x: torch.linalg.norm(x), lambda x: torch.linalg.lstsq(x, x, driver="gels").solution, lambda x: torch.linalg.eigh(x), lambda x: torch.triangular_solve(x, x.triu()),
     lambda x: torch.linalg.matrix_exp(x / 9), lambda x: torch.trace(x), lambda x: torch.cov(x), lambda x: torch.corrcoef(x),
     lambda x: torch.fft.rfft(x), lambda x: torch.fft.fft2(x), lambda x: torch.fft.irfft(torch.fft.rfft(x)), lambda x: torch.stft(x[0], 4, window=x[1], return_complex=True),
 ]  # fmt: skip
