@@ -4,8 +4,10 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <dlfcn.h>
 #include <torch/headeronly/version.h>
 
+#include <array>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -49,17 +51,42 @@ nlohmann::json cpu_device(uint64_t memory_bytes) {
           {"multi_processor_count", std::max(1u, std::thread::hardware_concurrency())}};
 }
 
-// c10's neutral interfaces do not tell a name or a capability, so those stay general here.
+// c10's neutral interfaces tell neither name nor capability. The CUDA runtime and driver that libtorch_cuda brought do;
+// both functions and the attributes' numbers are part of CUDA's stable C interface.
+template <typename Function>
+Function loaded(const char* name) {
+  return reinterpret_cast<Function>(dlsym(RTLD_DEFAULT, name));
+}
+
+int cuda_attribute(int attribute, int device) {
+  using Get = int (*)(int*, int, int);
+  static const Get get = loaded<Get>("cudaDeviceGetAttribute");
+  int value = 0;
+  return get != nullptr && get(&value, attribute, device) == 0 ? value : 0;
+}
+
+std::string cuda_name(int device) {
+  using GetName = int (*)(char*, int, int);
+  static const GetName get = [] {
+    static void* const driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL);
+    return driver != nullptr ? reinterpret_cast<GetName>(dlsym(driver, "cuDeviceGetName")) : nullptr;
+  }();
+  std::array<char, 256> name{};
+  if (get != nullptr && get(name.data(), static_cast<int>(name.size()) - 1, device) == 0) return name.data();
+  return "CUDA device " + std::to_string(device);
+}
+
 nlohmann::json cuda_device(uint16_t index, uint64_t memory_bytes) {
+  constexpr int kMultiProcessorCount = 16, kCapabilityMajor = 75, kCapabilityMinor = 76;
   uint64_t total = memory_bytes;
   if (auto* allocator = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(c10::kCUDA)); total == 0 && allocator) {
     total = allocator->getMemoryInfo(static_cast<c10::DeviceIndex>(index)).second;
   }
-  return {{"name", "CUDA device " + std::to_string(index)},
+  return {{"name", cuda_name(index)},
           {"kind", "cuda"},
           {"total_memory", total},
-          {"capability", {8, 0}},
-          {"multi_processor_count", 1}};
+          {"capability", {cuda_attribute(kCapabilityMajor, index), cuda_attribute(kCapabilityMinor, index)}},
+          {"multi_processor_count", cuda_attribute(kMultiProcessorCount, index)}};
 }
 
 }  // namespace
