@@ -23,9 +23,12 @@ at::Scalar scalar_of(std::span<const std::byte> scalars, wire::ScalarTag tag, si
   const size_t here = at;
   at += tag == wire::ScalarTag::kComplex ? 16 : 8;
   switch (tag) {
-    case wire::ScalarTag::kInt: return scalar_at<int64_t>(scalars, here);
-    case wire::ScalarTag::kBool: return scalar_at<int64_t>(scalars, here) != 0;
-    case wire::ScalarTag::kFloat: return scalar_at<double>(scalars, here);
+    case wire::ScalarTag::kInt:
+      return scalar_at<int64_t>(scalars, here);
+    case wire::ScalarTag::kBool:
+      return scalar_at<int64_t>(scalars, here) != 0;
+    case wire::ScalarTag::kFloat:
+      return scalar_at<double>(scalars, here);
     case wire::ScalarTag::kComplex:
       return c10::complex<double>(scalar_at<double>(scalars, here), scalar_at<double>(scalars, here + 8));
   }
@@ -45,7 +48,8 @@ Status TorchQueue::bind(Call& call) {
     } else if (step.kind == Kind::kTensor) {
       Status failure;
       const at::Tensor* tensor = tensor_for(call, call.plan.tensors[step.first], failure);
-      if (tensor == nullptr) [[unlikely]] return failure;
+      if (tensor == nullptr) [[unlikely]]
+        return failure;
       bound_[step.first] = tensor->unsafeGetTensorImpl();
       stack_.emplace_back(*tensor);
     } else {
@@ -58,7 +62,8 @@ Status TorchQueue::bind(Call& call) {
 Status TorchQueue::bind_step(Call& call, const Step& step) {
   switch (step.kind) {
     case Kind::kConstant:
-    case Kind::kTensor: break;
+    case Kind::kTensor:
+      break;
     case Kind::kTensorList: {
       c10::List<at::Tensor> list;
       list.reserve(step.count);
@@ -89,8 +94,12 @@ Status TorchQueue::bind_step(Call& call, const Step& step) {
       stack_.emplace_back(std::move(list));
       return Status();
     }
-    case Kind::kInt: stack_.emplace_back(scalar_at<int64_t>(call.scalars, step.at)); return Status();
-    case Kind::kFloat: stack_.emplace_back(scalar_at<double>(call.scalars, step.at)); return Status();
+    case Kind::kInt:
+      stack_.emplace_back(scalar_at<int64_t>(call.scalars, step.at));
+      return Status();
+    case Kind::kFloat:
+      stack_.emplace_back(scalar_at<double>(call.scalars, step.at));
+      return Status();
     case Kind::kScalar: {
       size_t at = step.at;
       stack_.emplace_back(scalar_of(call.scalars, step.tags[0], at));
@@ -120,7 +129,8 @@ Status TorchQueue::bind_step(Call& call, const Step& step) {
     }
     case Kind::kGenerator: {
       const at::Generator* generator = generators_.find(step.first);
-      if (generator == nullptr) return Status(StatusKind::kInvalid, fmt::format("there is no generator {}", step.first));
+      if (generator == nullptr)
+        return Status(StatusKind::kInvalid, fmt::format("there is no generator {}", step.first));
       stack_.emplace_back(*generator);
       return Status();
     }
@@ -150,11 +160,13 @@ Result<SlotEntry*> TorchQueue::value_in(Slot slot) const {
 const at::Tensor* TorchQueue::tensor_for(Call& call, const TensorUse& use, Status& failure) {
   if (use.by_value) return value_tensor(call, use);
   const Slot slot = call.slots[use.slot];
-  const int64_t offset = use.dynamic_offset ? scalar_at<int64_t>(call.scalars, static_cast<size_t>(use.offset)) : use.offset;
+  const int64_t offset =
+      use.dynamic_offset ? scalar_at<int64_t>(call.scalars, static_cast<size_t>(use.offset)) : use.offset;
   SlotEntry* entry = find(slot);
   if (entry != nullptr && slot.queue() == queue_) [[likely]] {
     for (const SlotEntry::Built& built : entry->built) {
-      if (built.geometry == use.geometry && built.offset == offset) [[likely]] return &built.tensor;
+      if (built.geometry == use.geometry && built.offset == offset) [[likely]]
+        return &built.tensor;
     }
   }
   Result<SlotEntry*> value = value_in(slot);
@@ -191,7 +203,8 @@ const at::Tensor* TorchQueue::build_tensor(Call& call, const TensorUse& use, Slo
 const at::Tensor* TorchQueue::value_tensor(Call& call, const TensorUse& use) {
   ValueTensor& value = call.plan.values[use.slot];
   const std::byte* bytes = call.scalars.data() + use.offset;
-  const bool reusable = value.tensor.defined() && value.tensor.use_count() == 1 && value.tensor.storage().use_count() == 1;
+  const bool reusable =
+      value.tensor.defined() && value.tensor.use_count() == 1 && value.tensor.storage().use_count() == 1;
   if (reusable && std::memcmp(value.value.data(), bytes, value.value.size()) == 0) return &value.tensor;
   if (!reusable) {
     value.tensor = at::empty({}, at::TensorOptions().dtype(use.geometry->dtype));

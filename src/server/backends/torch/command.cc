@@ -45,16 +45,20 @@ Status TorchQueue::command(std::span<const std::byte> body, Buffer* report) {
 
 Status TorchQueue::run_command(const wire::Command& command, wire::Command& answer) {
   switch (command.kind) {
-    case CommandKind::kSeed: return generators_.seed(command.generator, command.value);
+    case CommandKind::kSeed:
+      return generators_.seed(command.generator, command.value);
     case CommandKind::kGetGeneratorState: {
       auto state = generators_.state(command.generator);
       if (!state.ok()) return state.status();
       answer.bytes = std::move(state).value();
       return Status();
     }
-    case CommandKind::kSetGeneratorState: return generators_.set_state(command.generator, command.bytes);
-    case CommandKind::kNewGenerator: return generators_.create(command.generator, command.value);
-    case CommandKind::kFreeGenerator: return generators_.free(command.generator);
+    case CommandKind::kSetGeneratorState:
+      return generators_.set_state(command.generator, command.bytes);
+    case CommandKind::kNewGenerator:
+      return generators_.create(command.generator, command.value);
+    case CommandKind::kFreeGenerator:
+      return generators_.free(command.generator);
     case CommandKind::kCopyGenerator:
       if (command.value > UINT32_MAX) return Status(StatusKind::kInvalid, "there is no such generator");
       return generators_.copy(command.generator, static_cast<uint32_t>(command.value));
@@ -66,8 +70,12 @@ Status TorchQueue::run_command(const wire::Command& command, wire::Command& answ
                      static_cast<int64_t>(used)};
       return Status();
     }
-    case CommandKind::kEmptyCache: device_.empty_cache(); return Status();
-    case CommandKind::kSetFlags: set_flags(command.value); return Status();
+    case CommandKind::kEmptyCache:
+      device_.empty_cache();
+      return Status();
+    case CommandKind::kSetFlags:
+      set_flags(command.value);
+      return Status();
   }
   return Status(StatusKind::kInvalid, "an unknown command");
 }

@@ -21,7 +21,7 @@ namespace {
 
 using Bytes = server::UploadedBytes;
 
-constexpr uintptr_t kAlignment = 64;              // what kernels may assume of a storage's start
+constexpr uintptr_t kAlignment = 64;  // what kernels may assume of a storage's start
 constexpr uint64_t kStagingBytes = uint64_t{4} << 20;
 
 c10::Storage new_storage(uint64_t bytes, c10::Allocator* allocator) {
@@ -42,7 +42,8 @@ bool aligned(const Bytes& bytes) { return reinterpret_cast<uintptr_t>(bytes.data
 bool load_cuda() {
   static const bool loaded = [] {
     Dl_info info{};
-    if (dladdr(reinterpret_cast<const void*>(&c10::GetAllocator), &info) == 0 || info.dli_fname == nullptr) return false;
+    if (dladdr(reinterpret_cast<const void*>(&c10::GetAllocator), &info) == 0 || info.dli_fname == nullptr)
+      return false;
     const auto path = std::filesystem::path(info.dli_fname).parent_path() / "libtorch_cuda.so";
     std::error_code error;
     if (!std::filesystem::exists(path, error)) return false;
@@ -53,7 +54,8 @@ bool load_cuda() {
   return loaded;
 }
 
-Device::Device(c10::Device device) : device_(device), new_tensor_keys_(device.is_cpu() ? c10::DispatchKey::CPU : c10::DispatchKey::CUDA) {
+Device::Device(c10::Device device)
+    : device_(device), new_tensor_keys_(device.is_cpu() ? c10::DispatchKey::CPU : c10::DispatchKey::CUDA) {
   plain_tensor_keys_ = at::empty({0}, at::TensorOptions().device(device)).key_set();
   if (is_cpu()) {
     total_bytes_ = host_memory_bytes();

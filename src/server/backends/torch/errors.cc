@@ -34,12 +34,12 @@ Status device_error(ErrorClass error_class, std::string text, std::string_view o
 
 Status out_of_memory(uint64_t wanted_bytes, uint64_t used_bytes, uint64_t cap_bytes, uint16_t device) {
   constexpr double kMib = 1024.0 * 1024.0;
-  return device_error(ErrorClass::kOutOfMemory,
-                      fmt::format("CUDA out of memory. Tried to allocate {:.2f} MiB. GPU {} has a total capacity of "
-                                  "{:.2f} MiB of which {:.2f} MiB is free.",
-                                  static_cast<double>(wanted_bytes) / kMib, device,
-                                  static_cast<double>(cap_bytes) / kMib,
-                                  static_cast<double>(cap_bytes > used_bytes ? cap_bytes - used_bytes : 0) / kMib));
+  return device_error(
+      ErrorClass::kOutOfMemory,
+      fmt::format("CUDA out of memory. Tried to allocate {:.2f} MiB. GPU {} has a total capacity of "
+                  "{:.2f} MiB of which {:.2f} MiB is free.",
+                  static_cast<double>(wanted_bytes) / kMib, device, static_cast<double>(cap_bytes) / kMib,
+                  static_cast<double>(cap_bytes > used_bytes ? cap_bytes - used_bytes : 0) / kMib));
 }
 
 Status status_of_current_exception(std::string_view op) {

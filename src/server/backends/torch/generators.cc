@@ -38,8 +38,8 @@ Status unknown(uint32_t number) {
 
 at::Generator new_generator(const Device& device, uint64_t seed) {
   if (device.is_cpu()) return at::detail::createCPUGenerator(seed);
-  at::Generator generator = at::globalContext().getAcceleratorHooksInterface(device.device().type())
-                                .getNewGenerator(device.device().index());
+  at::Generator generator =
+      at::globalContext().getAcceleratorHooksInterface(device.device().type()).getNewGenerator(device.device().index());
   generator.set_current_seed(seed);
   return generator;
 }
@@ -49,7 +49,8 @@ at::Generator new_generator(const Device& device, uint64_t seed) {
 Generators::Generators(const Device& device, QueueId queue, bool shares_default)
     : device_(device), queue_(queue), shares_default_(shares_default) {
   if (!device.is_cpu()) {
-    generators_[0] = at::globalContext().getAcceleratorHooksInterface(device.device().type())
+    generators_[0] = at::globalContext()
+                         .getAcceleratorHooksInterface(device.device().type())
                          .getDefaultGenerator(device.device().index());
   } else if (queue.raw == 0) {
     generators_[0] = at::detail::getDefaultCPUGenerator();
@@ -111,7 +112,8 @@ Result<std::vector<std::byte>> Generators::state(uint32_t number) const {
 Status Generators::set_state(uint32_t number, std::span<const std::byte> bytes) {
   const auto it = generators_.find(number);
   if (it == generators_.end()) return unknown(number);
-  const at::Tensor state = at::empty({static_cast<int64_t>(bytes.size())}, at::TensorOptions().dtype(c10::ScalarType::Byte));
+  const at::Tensor state =
+      at::empty({static_cast<int64_t>(bytes.size())}, at::TensorOptions().dtype(c10::ScalarType::Byte));
   if (!bytes.empty()) std::memcpy(state.mutable_data_ptr(), bytes.data(), bytes.size());
   const std::scoped_lock lock(it->second.mutex());
   it->second.set_state(state);

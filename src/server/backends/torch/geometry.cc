@@ -15,11 +15,11 @@ namespace {
 using c10::ScalarType;
 
 constexpr std::array<ScalarType, static_cast<size_t>(wire::DType::kCount)> kScalarTypes = {
-    ScalarType::Byte,          ScalarType::Char,          ScalarType::Short,        ScalarType::Int,
-    ScalarType::Long,          ScalarType::Half,          ScalarType::Float,        ScalarType::Double,
-    ScalarType::ComplexHalf,   ScalarType::ComplexFloat,  ScalarType::ComplexDouble, ScalarType::Bool,
-    ScalarType::BFloat16,      ScalarType::UInt16,        ScalarType::UInt32,       ScalarType::UInt64,
-    ScalarType::Float8_e4m3fn, ScalarType::Float8_e5m2,   ScalarType::Float8_e4m3fnuz, ScalarType::Float8_e5m2fnuz,
+    ScalarType::Byte,           ScalarType::Char,         ScalarType::Short,           ScalarType::Int,
+    ScalarType::Long,           ScalarType::Half,         ScalarType::Float,           ScalarType::Double,
+    ScalarType::ComplexHalf,    ScalarType::ComplexFloat, ScalarType::ComplexDouble,   ScalarType::Bool,
+    ScalarType::BFloat16,       ScalarType::UInt16,       ScalarType::UInt32,          ScalarType::UInt64,
+    ScalarType::Float8_e4m3fn,  ScalarType::Float8_e5m2,  ScalarType::Float8_e4m3fnuz, ScalarType::Float8_e5m2fnuz,
     ScalarType::Float8_e8m0fnu,
 };
 

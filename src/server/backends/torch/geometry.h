@@ -1,5 +1,5 @@
-// What a tensor is apart from its storage: dtype, sizes, strides, and flags. Geometries are checked once, when a plan is
-// defined, and interned, so that "the same tensor as last time" is a pointer comparison.
+// What a tensor is apart from its storage: dtype, sizes, strides, and flags. Geometries are checked once, when a plan
+// is defined, and interned, so that "the same tensor as last time" is a pointer comparison.
 #pragma once
 
 #include <ATen/core/TensorBody.h>
@@ -18,7 +18,7 @@
 
 namespace waldo::torch_backend {
 
-c10::ScalarType scalar_type_of(wire::DType dtype);                // `dtype` < kCount
+c10::ScalarType scalar_type_of(wire::DType dtype);                 // `dtype` < kCount
 std::optional<wire::DType> dtype_of(c10::ScalarType scalar_type);  // none: quantized and other kinds that do not travel
 
 // Immutable; lives as long as its GeometryTable.

@@ -20,9 +20,7 @@ class Hostile : public ::testing::Test {
     EXPECT_FALSE(worker_.call(body, {0}, std::move(creates), values).ok());
     EXPECT_TRUE(same_bits(worker_.get(0, meta({8})), at::ones({8})));
   }
-  void refuse_input(const wire::TensorMeta& meta) {
-    refuse(body("aten::neg_", "", {tensor(0, meta)}, {argument(0)}));
-  }
+  void refuse_input(const wire::TensorMeta& meta) { refuse(body("aten::neg_", "", {tensor(0, meta)}, {argument(0)})); }
 
   Worker worker_;
 };
@@ -42,14 +40,14 @@ TEST_F(Hostile, DescriptorsBeyondTheStorage) {
 }
 
 TEST_F(Hostile, DescriptorsThatOverflow) {
-  for (const auto& [sizes, strides] : std::vector<std::pair<std::vector<int64_t>, std::vector<int64_t>>>{
-           {{kMax}, {1}},
-           {{kMax, kMax}, {1, 1}},
-           {{2}, {kMax}},
-           {{3, 3}, {kMax / 2, kMax / 2}},
-           {{1 << 30, 1 << 30, 1 << 30}, {0, 0, 0}},
-           {{0, kMax, kMax}, {1, kMax, kMax}},
-           {{kMax / 4}, {0}}}) {
+  for (const auto& [sizes, strides] :
+       std::vector<std::pair<std::vector<int64_t>, std::vector<int64_t>>>{{{kMax}, {1}},
+                                                                          {{kMax, kMax}, {1, 1}},
+                                                                          {{2}, {kMax}},
+                                                                          {{3, 3}, {kMax / 2, kMax / 2}},
+                                                                          {{1 << 30, 1 << 30, 1 << 30}, {0, 0, 0}},
+                                                                          {{0, kMax, kMax}, {1, kMax, kMax}},
+                                                                          {{kMax / 4}, {0}}}) {
     wire::TensorMeta bad;
     bad.sizes = sizes;
     bad.strides = strides;
@@ -79,12 +77,12 @@ TEST_F(Hostile, DynamicOffsets) {
 TEST_F(Hostile, SlotsThatTheCallDoesNotHave) {
   refuse(body("aten::neg_", "", {tensor(1, meta({8}))}, {argument(0)}));
   refuse(body("aten::neg_", "", {tensor(wire::kNoSlot, meta({8}))}, {argument(0)}));
-  refuse(body("aten::neg", "", {tensor(0, meta({8}))}, {fresh(0, meta({8}))}), {1});           // over what it reads
-  refuse(body("aten::neg", "", {tensor(0, meta({8}))}, {fresh(7, meta({8}))}), {1});           // past the end
-  refuse(body("aten::neg", "", {tensor(0, meta({8}))}, {argument(1)}), {1});                   // no such argument
-  refuse(body("aten::aminmax", "", {tensor(0, meta({8})), none(), truth(false)},
-              {fresh(1, meta({})), fresh(1, meta({}))}),
-         {1});                                                                                 // one slot twice
+  refuse(body("aten::neg", "", {tensor(0, meta({8}))}, {fresh(0, meta({8}))}), {1});  // over what it reads
+  refuse(body("aten::neg", "", {tensor(0, meta({8}))}, {fresh(7, meta({8}))}), {1});  // past the end
+  refuse(body("aten::neg", "", {tensor(0, meta({8}))}, {argument(1)}), {1});          // no such argument
+  refuse(
+      body("aten::aminmax", "", {tensor(0, meta({8})), none(), truth(false)}, {fresh(1, meta({})), fresh(1, meta({}))}),
+      {1});  // one slot twice
   wire::Output small = fresh(1, meta({8}));
   small.storage_bytes = 4;
   refuse(body("aten::neg", "", {tensor(0, meta({8}))}, {small}), {1});
@@ -116,8 +114,18 @@ TEST_F(Hostile, CallsThatDoNotFitTheirPlan) {
 // Goal: an operator never finds another type on the stack than its schema says.
 TEST_F(Hostile, ArgumentsOfTheWrongKind) {
   const std::vector<wire::Argument> kinds = {
-      none(), tensor(0, meta({8})), tensors({0, wire::kNoSlot}, {meta({8}), meta({})}), scalar(1), integer(1),
-      integers({1, 2}), number(1), truth(true), truths({1}), dtype(wire::DType::kFloat64), device(0), generator(0),
+      none(),
+      tensor(0, meta({8})),
+      tensors({0, wire::kNoSlot}, {meta({8}), meta({})}),
+      scalar(1),
+      integer(1),
+      integers({1, 2}),
+      number(1),
+      truth(true),
+      truths({1}),
+      dtype(wire::DType::kFloat64),
+      device(0),
+      generator(0),
       {.kind = wire::ArgumentKind::kString, .strings = {"x"}},
       {.kind = wire::ArgumentKind::kStringList, .strings = {"x"}},
       {.kind = wire::ArgumentKind::kFloatList, .floats = {1.0}},
@@ -125,10 +133,17 @@ TEST_F(Hostile, ArgumentsOfTheWrongKind) {
       {.kind = wire::ArgumentKind::kMemoryFormat, .ints = {2}},
       {.kind = wire::ArgumentKind::kLayout, .ints = {0}},
   };
-  const std::vector<std::pair<const char*, const char*>> ops = {
-      {"aten::add", "Tensor"}, {"aten::cat", ""}, {"aten::index", "Tensor"}, {"aten::sum", "dim_IntList"},
-      {"aten::uniform_", ""}, {"aten::_to_copy", ""}, {"aten::_foreach_add", "ScalarList"}, {"aten::addmm", ""},
-      {"aten::native_layer_norm", ""}, {"aten::empty", "memory_format"}, {"aten::upsample_nearest2d", "vec"}};
+  const std::vector<std::pair<const char*, const char*>> ops = {{"aten::add", "Tensor"},
+                                                                {"aten::cat", ""},
+                                                                {"aten::index", "Tensor"},
+                                                                {"aten::sum", "dim_IntList"},
+                                                                {"aten::uniform_", ""},
+                                                                {"aten::_to_copy", ""},
+                                                                {"aten::_foreach_add", "ScalarList"},
+                                                                {"aten::addmm", ""},
+                                                                {"aten::native_layer_norm", ""},
+                                                                {"aten::empty", "memory_format"},
+                                                                {"aten::upsample_nearest2d", "vec"}};
   std::mt19937 random(1);
   for (const auto& [op, overload] : ops) {
     for (size_t count = 0; count < 8; ++count) {
@@ -142,11 +157,11 @@ TEST_F(Hostile, ArgumentsOfTheWrongKind) {
 }
 
 TEST_F(Hostile, ArgumentsWithoutTheirValues) {
-  for (const auto kind : {wire::ArgumentKind::kScalar, wire::ArgumentKind::kInt, wire::ArgumentKind::kFloat,
-                          wire::ArgumentKind::kBool, wire::ArgumentKind::kString, wire::ArgumentKind::kDType,
-                          wire::ArgumentKind::kLayout, wire::ArgumentKind::kMemoryFormat, wire::ArgumentKind::kDevice,
-                          wire::ArgumentKind::kGenerator, wire::ArgumentKind::kTensor, wire::ArgumentKind::kCpuScalar,
-                          wire::ArgumentKind::kCpuTensor}) {
+  for (const auto kind :
+       {wire::ArgumentKind::kScalar, wire::ArgumentKind::kInt, wire::ArgumentKind::kFloat, wire::ArgumentKind::kBool,
+        wire::ArgumentKind::kString, wire::ArgumentKind::kDType, wire::ArgumentKind::kLayout,
+        wire::ArgumentKind::kMemoryFormat, wire::ArgumentKind::kDevice, wire::ArgumentKind::kGenerator,
+        wire::ArgumentKind::kTensor, wire::ArgumentKind::kCpuScalar, wire::ArgumentKind::kCpuTensor}) {
     refuse(body("aten::neg_", "", {wire::Argument{.kind = kind}}, {argument(0)}));
   }
   refuse(body("aten::neg_", "", {tensor(0, meta({8})), dtype(static_cast<wire::DType>(200))}, {argument(0)}));

@@ -6,7 +6,7 @@
 #include "server/backends/torch/backend.h"
 
 extern "C" __attribute__((visibility("default"))) waldo::server::Backend* waldo_make_backend(const char* options_json,
-                                                                                              std::string* error) {
+                                                                                             std::string* error) {
   auto backend = waldo::torch_backend::make_backend(options_json != nullptr ? options_json : "");
   if (backend.ok()) return std::move(backend).value().release();
   if (error != nullptr) *error = backend.status().text();

@@ -38,12 +38,14 @@ Status TorchQueue::take_outputs(Call& call) {
 Status TorchQueue::take_output(Call& call, const OutputPlan& predicted, c10::IValue&& real, size_t number) {
   const std::string_view op = call.plan.name;
   switch (predicted.kind) {
-    case OutputKind::kNone: return Status();  // the client did not want it
+    case OutputKind::kNone:
+      return Status();  // the client did not want it
     case OutputKind::kNew:
     case OutputKind::kCpuNew:
       if (!real.isTensor()) return mismatch(op, call.conformed, fmt::format("output {} is no tensor", number));
       return take_new(call, predicted, std::move(real).toTensor(), number);
-    case OutputKind::kArgument: return check_argument(call, predicted, real, number);
+    case OutputKind::kArgument:
+      return check_argument(call, predicted, real, number);
     case OutputKind::kViewOf:
       if (!real.isTensor()) return mismatch(op, call.conformed, fmt::format("output {} is no tensor", number));
       return check_view(call, predicted, real.toTensor(), number);
@@ -61,8 +63,9 @@ Status TorchQueue::take_output(Call& call, const OutputPlan& predicted, c10::IVa
       std::vector<at::Tensor> tensors = real.toTensorVector();
       real = c10::IValue();  // the list's own references would look like sharing
       if (tensors.size() != predicted.list.size()) {
-        return mismatch(op, call.conformed, fmt::format("output {} has {} tensors, predicted were {}", number,
-                                                        tensors.size(), predicted.list.size()));
+        return mismatch(
+            op, call.conformed,
+            fmt::format("output {} has {} tensors, predicted were {}", number, tensors.size(), predicted.list.size()));
       }
       for (size_t i = 0; i < tensors.size(); ++i) {
         WALDO_TRY(take_output(call, predicted.list[i], c10::IValue(std::move(tensors[i])), number));
@@ -78,9 +81,11 @@ Status TorchQueue::take_new(Call& call, const OutputPlan& predicted, at::Tensor 
   const Geometry& geometry = *predicted.geometry;
   const Slot slot = call.slots[predicted.slot];
   if (!tensor.defined()) {
-    return mismatch(call.plan.name, call.conformed, fmt::format("output {} was predicted, the device made none", number));
+    return mismatch(call.plan.name, call.conformed,
+                    fmt::format("output {} was predicted, the device made none", number));
   }
-  if (tensor.key_set() != device_.plain_tensor_keys()) [[unlikely]] WALDO_TRY(ordinary(call, tensor));
+  if (tensor.key_set() != device_.plain_tensor_keys()) [[unlikely]]
+    WALDO_TRY(ordinary(call, tensor));
   if (!geometry.same_sizes(tensor)) [[unlikely]] {
     return mismatch(call.plan.name, call.conformed,
                     fmt::format("the plan predicted sizes {} for output {}, the device made {}",
@@ -160,8 +165,7 @@ Status TorchQueue::check_written(Call& call, bool asked) {
         if (built.geometry != use.geometry || built.tensor.unsafeGetTensorImpl() != bound_[t]) continue;
         const Geometry& geometry = *use.geometry;
         if (geometry.same_sizes(built.tensor) && built.tensor.strides() == at::IntArrayRef(geometry.strides) &&
-            built.tensor.storage_offset() == built.offset &&
-            built.tensor.storage().is_alias_of(entry->storage)) {
+            built.tensor.storage_offset() == built.offset && built.tensor.storage().is_alias_of(entry->storage)) {
           continue;
         }
         const std::string real = sizes_text(built.tensor.sizes());

@@ -47,30 +47,49 @@ bool fits(ArgumentKind kind, const c10::Argument& formal) {
   }
   const c10::Type& real = without_optional(*formal.real_type());
   switch (real.kind()) {  // these three hide behind int
-    case TypeKind::ScalarTypeType: return kind == ArgumentKind::kDType;
-    case TypeKind::LayoutType: return kind == ArgumentKind::kLayout;
-    case TypeKind::MemoryFormatType: return kind == ArgumentKind::kMemoryFormat;
-    default: break;
+    case TypeKind::ScalarTypeType:
+      return kind == ArgumentKind::kDType;
+    case TypeKind::LayoutType:
+      return kind == ArgumentKind::kLayout;
+    case TypeKind::MemoryFormatType:
+      return kind == ArgumentKind::kMemoryFormat;
+    default:
+      break;
   }
   const c10::Type& type = without_optional(*formal.type());
   switch (kind) {
     case ArgumentKind::kTensor:
     case ArgumentKind::kCpuScalar:
-    case ArgumentKind::kCpuTensor: return type.kind() == TypeKind::TensorType;
-    case ArgumentKind::kTensorList: return is_list_of(type, TypeKind::TensorType) || is_optional_tensor_list(type);
-    case ArgumentKind::kScalar: return type.kind() == TypeKind::NumberType;
-    case ArgumentKind::kInt: return type.kind() == TypeKind::IntType || type.kind() == TypeKind::SymIntType;
-    case ArgumentKind::kFloat: return type.kind() == TypeKind::FloatType || type.kind() == TypeKind::SymFloatType;
-    case ArgumentKind::kBool: return type.kind() == TypeKind::BoolType || type.kind() == TypeKind::SymBoolType;
-    case ArgumentKind::kString: return type.kind() == TypeKind::StringType;
-    case ArgumentKind::kIntList: return is_list_of(type, TypeKind::IntType) || is_list_of(type, TypeKind::SymIntType);
-    case ArgumentKind::kFloatList: return is_list_of(type, TypeKind::FloatType);
-    case ArgumentKind::kBoolList: return is_list_of(type, TypeKind::BoolType);
-    case ArgumentKind::kScalarList: return is_list_of(type, TypeKind::NumberType);
-    case ArgumentKind::kStringList: return is_list_of(type, TypeKind::StringType);
-    case ArgumentKind::kDevice: return type.kind() == TypeKind::DeviceObjType;
-    case ArgumentKind::kGenerator: return type.kind() == TypeKind::GeneratorType;
-    default: return false;
+    case ArgumentKind::kCpuTensor:
+      return type.kind() == TypeKind::TensorType;
+    case ArgumentKind::kTensorList:
+      return is_list_of(type, TypeKind::TensorType) || is_optional_tensor_list(type);
+    case ArgumentKind::kScalar:
+      return type.kind() == TypeKind::NumberType;
+    case ArgumentKind::kInt:
+      return type.kind() == TypeKind::IntType || type.kind() == TypeKind::SymIntType;
+    case ArgumentKind::kFloat:
+      return type.kind() == TypeKind::FloatType || type.kind() == TypeKind::SymFloatType;
+    case ArgumentKind::kBool:
+      return type.kind() == TypeKind::BoolType || type.kind() == TypeKind::SymBoolType;
+    case ArgumentKind::kString:
+      return type.kind() == TypeKind::StringType;
+    case ArgumentKind::kIntList:
+      return is_list_of(type, TypeKind::IntType) || is_list_of(type, TypeKind::SymIntType);
+    case ArgumentKind::kFloatList:
+      return is_list_of(type, TypeKind::FloatType);
+    case ArgumentKind::kBoolList:
+      return is_list_of(type, TypeKind::BoolType);
+    case ArgumentKind::kScalarList:
+      return is_list_of(type, TypeKind::NumberType);
+    case ArgumentKind::kStringList:
+      return is_list_of(type, TypeKind::StringType);
+    case ArgumentKind::kDevice:
+      return type.kind() == TypeKind::DeviceObjType;
+    case ArgumentKind::kGenerator:
+      return type.kind() == TypeKind::GeneratorType;
+    default:
+      return false;
   }
 }
 
@@ -110,7 +129,8 @@ class Preparation {
   Status add(const wire::Argument& argument, Step& step) {
     step.at = at_;
     switch (argument.kind) {
-      case ArgumentKind::kNone: return Status();
+      case ArgumentKind::kNone:
+        return Status();
       case ArgumentKind::kTensor:
       case ArgumentKind::kCpuScalar:
       case ArgumentKind::kCpuTensor:
@@ -127,10 +147,14 @@ class Preparation {
       case ArgumentKind::kScalarList:
         if (argument.dynamic) return add_dynamic_scalars(argument, step, Kind::kScalarList);
         return add_constant_scalar_list(argument, step);
-      case ArgumentKind::kInt: return add_number(argument, step, Kind::kInt);
-      case ArgumentKind::kFloat: return add_number(argument, step, Kind::kFloat);
-      case ArgumentKind::kIntList: return add_number_list(argument, step, Kind::kIntList);
-      case ArgumentKind::kFloatList: return add_number_list(argument, step, Kind::kFloatList);
+      case ArgumentKind::kInt:
+        return add_number(argument, step, Kind::kInt);
+      case ArgumentKind::kFloat:
+        return add_number(argument, step, Kind::kFloat);
+      case ArgumentKind::kIntList:
+        return add_number_list(argument, step, Kind::kIntList);
+      case ArgumentKind::kFloatList:
+        return add_number_list(argument, step, Kind::kFloatList);
       case ArgumentKind::kBool:
         WALDO_TRY(one_int(argument));
         step.constant = argument.ints[0] != 0;
@@ -163,7 +187,8 @@ class Preparation {
         if (argument.ints[0] != 0) unsupported_ = "a layout other than strided";
         step.constant = c10::Layout::Strided;
         return Status();
-      case ArgumentKind::kMemoryFormat: return add_memory_format(argument, step);
+      case ArgumentKind::kMemoryFormat:
+        return add_memory_format(argument, step);
       case ArgumentKind::kDevice:
         WALDO_TRY(one_int(argument));
         if (argument.ints[0] < -1 || argument.ints[0] >= queue_count_) return invalid("an unknown device");
@@ -186,7 +211,8 @@ class Preparation {
     step.count = static_cast<uint32_t>(argument.tensors.size());
     const bool by_value = argument.kind == ArgumentKind::kCpuScalar;
     const bool list = argument.kind == ArgumentKind::kTensorList;
-    if (!by_value && argument.slots.size() != argument.tensors.size()) return invalid("tensors and slots differ in count");
+    if (!by_value && argument.slots.size() != argument.tensors.size())
+      return invalid("tensors and slots differ in count");
     for (size_t i = 0; i < argument.tensors.size(); ++i) {
       const wire::TensorMeta& meta = argument.tensors[i];
       TensorUse use;
@@ -334,7 +360,8 @@ class Preparation {
     OutputPlan laid;
     laid.kind = output.kind;
     switch (output.kind) {
-      case OutputKind::kNone: return laid;
+      case OutputKind::kNone:
+        return laid;
       case OutputKind::kInt:
       case OutputKind::kBool:
       case OutputKind::kFloat:
@@ -407,8 +434,8 @@ class Preparation {
       const wire::Argument& argument = body_.arguments[i];
       Step& step = plan_.steps[i];
       if (!fits(argument.kind, formals[i])) {
-        return unsupported(fmt::format("argument '{}' cannot be of kind {}", formals[i].name(),
-                                       static_cast<int>(argument.kind)));
+        return unsupported(
+            fmt::format("argument '{}' cannot be of kind {}", formals[i].name(), static_cast<int>(argument.kind)));
       }
       step.written = formals[i].alias_info() != nullptr && formals[i].alias_info()->isWrite();
       step.out = formals[i].is_out();
@@ -454,8 +481,8 @@ class Preparation {
   const Device& device_;
   const uint16_t queue_count_;
   Plan plan_;
-  uint32_t at_ = 0;                    // scalars taken so far
-  std::vector<uint32_t> flattened_;    // tensors that are there, as indices into plan_.tensors
+  uint32_t at_ = 0;                  // scalars taken so far
+  std::vector<uint32_t> flattened_;  // tensors that are there, as indices into plan_.tensors
   std::vector<bool> created_;
   std::string unsupported_;
 };

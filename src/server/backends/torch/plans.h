@@ -22,12 +22,12 @@ namespace waldo::torch_backend {
 // One tensor among the arguments.
 struct TensorUse {
   const Geometry* geometry = nullptr;
-  int64_t offset = 0;              // elements; when dynamic, where in the scalars it is found instead
+  int64_t offset = 0;  // elements; when dynamic, where in the scalars it is found instead
   bool dynamic_offset = false;
-  bool by_value = false;           // a CPU scalar: its 16 bytes are at `offset` among the scalars, `slot` is into values
-  bool to_cpu = false;             // a CPU tensor by content
-  bool none = false;               // an absent optional tensor of a list
-  uint16_t slot = wire::kNoSlot;   // index into the call's slots
+  bool by_value = false;          // a CPU scalar: its 16 bytes are at `offset` among the scalars, `slot` is into values
+  bool to_cpu = false;            // a CPU tensor by content
+  bool none = false;              // an absent optional tensor of a list
+  uint16_t slot = wire::kNoSlot;  // index into the call's slots
 };
 
 // The tensor of a CPU scalar, kept from call to call; its value seldom changes.
@@ -38,21 +38,21 @@ struct ValueTensor {
 
 struct Step {
   enum class Kind : uint8_t {
-    kConstant,       // `constant`
-    kTensor,         // tensors[first]
-    kTensorList,     // tensors[first .. first + count)
+    kConstant,    // `constant`
+    kTensor,      // tensors[first]
+    kTensorList,  // tensors[first .. first + count)
     kOptionalTensorList,
-    kInt,            // dynamic values from here on, at `at` among the scalars
+    kInt,  // dynamic values from here on, at `at` among the scalars
     kFloat,
     kScalar,
     kIntList,
     kFloatList,
     kScalarList,
-    kGenerator,      // number `first`
+    kGenerator,  // number `first`
   };
   Kind kind = Kind::kConstant;
-  bool written = false;             // the operator changes it
-  bool out = false;                 // out=, which the operator may want to resize
+  bool written = false;  // the operator changes it
+  bool out = false;      // out=, which the operator may want to resize
   uint32_t first = 0, count = 0;
   uint32_t at = 0;
   std::vector<wire::ScalarTag> tags;
@@ -62,7 +62,7 @@ struct Step {
 struct OutputPlan {
   wire::OutputKind kind = wire::OutputKind::kNone;
   uint16_t slot = wire::kNoSlot;
-  uint32_t tensor_index = 0;        // into Plan::tensors
+  uint32_t tensor_index = 0;  // into Plan::tensors
   const Geometry* geometry = nullptr;
   int64_t offset = 0;
   uint64_t storage_bytes = 0;
@@ -72,18 +72,18 @@ struct OutputPlan {
 };
 
 struct Plan {
-  std::string name;                             // "aten::add.Tensor"
-  Status unusable;                              // not ok: what a call of it fails with
+  std::string name;  // "aten::add.Tensor"
+  Status unusable;   // not ok: what a call of it fails with
   std::optional<c10::OperatorHandle> handle;
   uint16_t reads = 0, creates = 0;
-  uint32_t scalar_bytes = 0;                    // a call brings exactly so many
+  uint32_t scalar_bytes = 0;  // a call brings exactly so many
   std::vector<Step> steps;
   std::vector<TensorUse> tensors;
-  std::vector<ValueTensor> values;              // of the uses by value; TensorUse::slot says which
+  std::vector<ValueTensor> values;  // of the uses by value; TensorUse::slot says which
   std::vector<OutputPlan> outputs;
-  uint64_t new_bytes = 0;                       // what the predicted new storages take together
-  bool random = false;                          // draws from a default generator we cannot hand it
-  bool plain_keys = false;                      // `keys` are right for every call
+  uint64_t new_bytes = 0;   // what the predicted new storages take together
+  bool random = false;      // draws from a default generator we cannot hand it
+  bool plain_keys = false;  // `keys` are right for every call
   c10::DispatchKeySet keys;
 };
 

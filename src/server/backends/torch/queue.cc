@@ -58,15 +58,16 @@ Status TorchQueue::define(PlanId plan, uint16_t reads, uint16_t creates, std::sp
   });
 }
 
-Status TorchQueue::call(PlanId number, std::span<const Slot> slots, std::span<const std::byte> scalars,
-                        bool* conformed, Buffer* report) {
+Status TorchQueue::call(PlanId number, std::span<const Slot> slots, std::span<const std::byte> scalars, bool* conformed,
+                        Buffer* report) {
   if (conformed != nullptr) *conformed = false;
   bool ignored = false;
-  if (number.raw >= plans_.size() || plans_[number.raw] == nullptr) return invalid("a call of a plan that is not defined");
+  if (number.raw >= plans_.size() || plans_[number.raw] == nullptr)
+    return invalid("a call of a plan that is not defined");
   Plan& plan = *plans_[number.raw];
   if (slots.size() != size_t{plan.reads} + plan.creates) {
-    return invalid(fmt::format("{}: a call with {} slots, the plan has {}", plan.name, slots.size(),
-                               plan.reads + plan.creates));
+    return invalid(
+        fmt::format("{}: a call with {} slots, the plan has {}", plan.name, slots.size(), plan.reads + plan.creates));
   }
   if (!plan.unusable.ok()) return plan.unusable;
   if (scalars.size() != plan.scalar_bytes) {
@@ -163,8 +164,8 @@ Status TorchQueue::write(Slot slot, uint64_t offset, server::UploadedBytes bytes
     Result<SlotEntry*> found = value_in(slot);
     if (!found.ok()) return found.status();
     if (offset > entry.storage.nbytes() || bytes.size > entry.storage.nbytes() - offset) {
-      return invalid(fmt::format("an upload of {} bytes at {} into a storage of {}", bytes.size, offset,
-                                 entry.storage.nbytes()));
+      return invalid(
+          fmt::format("an upload of {} bytes at {} into a storage of {}", bytes.size, offset, entry.storage.nbytes()));
     }
     device_.write(entry.storage, offset, std::move(bytes));
     return Status();
@@ -215,7 +216,8 @@ Status TorchQueue::own(Slot slot) const {
 }
 
 Status TorchQueue::reserve(uint64_t more) const {
-  if (memory_.fits(more)) [[likely]] return Status();
+  if (memory_.fits(more)) [[likely]]
+    return Status();
   return out_of_memory(more, memory_.used.load(std::memory_order_relaxed), memory_.cap, queue_.raw);
 }
 

@@ -108,7 +108,7 @@ class TorchQueue final : public server::QueueBackend {
   std::vector<const c10::TensorImpl*> bound_;  // by position in plan.tensors
   std::vector<at::Tensor> kept_;               // tensors over other queues' slots
   std::vector<Made> made_;
-  size_t created_count_ = 0;                   // slots a report has handed out
+  size_t created_count_ = 0;  // slots a report has handed out
 };
 
 }  // namespace waldo::torch_backend

@@ -56,15 +56,15 @@ TEST(TorchCall, InPlaceWritesReachEveryViewOfTheStorage) {
   // rows 1 and 2, by a constant offset
   wire::TensorMeta rows = meta({2, 4});
   rows.offset = 4;
-  EXPECT_OK(worker.call(body("aten::add_", "Tensor", {tensor(0, rows), tensor(1, meta({2, 4})), scalar(10)},
-                             {argument(0)}),
-                        {0, 1}));
+  EXPECT_OK(worker.call(
+      body("aten::add_", "Tensor", {tensor(0, rows), tensor(1, meta({2, 4})), scalar(10)}, {argument(0)}), {0, 1}));
   // column 0, transposed view, by an offset of the call
   wire::TensorMeta column = meta({3});
   column.strides = {4};
   column.dynamic_offset = true;
-  EXPECT_OK(worker.call(body("aten::mul_", "Scalar", {tensor(0, column), scalar_later(ScalarTag::kFloat)}, {argument(0)}),
-                        {0}, {}, scalars(int64_t{1}, 2.0)));
+  EXPECT_OK(
+      worker.call(body("aten::mul_", "Scalar", {tensor(0, column), scalar_later(ScalarTag::kFloat)}, {argument(0)}),
+                  {0}, {}, scalars(int64_t{1}, 2.0)));
   at::Tensor expected = a.clone();
   expected.narrow(0, 1, 2).add_(10);
   expected.select(1, 1).mul_(2);
@@ -77,8 +77,8 @@ TEST(TorchCall, MatrixProductOfATransposedView) {
   worker.put(0, x);
   wire::TensorMeta turned = meta({7, 5});
   turned.strides = {1, 7};
-  EXPECT_OK(worker.call(body("aten::mm", "", {tensor(0, meta({5, 7})), tensor(0, turned)}, {fresh(1, meta({5, 5}))}), {0},
-                        {1}));
+  EXPECT_OK(worker.call(body("aten::mm", "", {tensor(0, meta({5, 7})), tensor(0, turned)}, {fresh(1, meta({5, 5}))}),
+                        {0}, {1}));
   EXPECT_TRUE(same_bits(worker.get(1, meta({5, 5})), at::mm(x, x.t())));
 }
 
@@ -91,14 +91,14 @@ TEST(TorchCall, ConvolutionForwardAndBackward) {
   const wire::TensorMeta mx = meta_of(x), mw = meta_of(w), mg = meta_of(g);
   const at::Tensor y = at::convolution(x, w, {}, {1, 1}, {1, 1}, {1, 1}, false, {0, 0}, 1);
   EXPECT_OK(worker.call(body("aten::convolution", "",
-                             {tensor(0, mx), tensor(1, mw), none(), integers({1, 1}), integers({1, 1}), integers({1, 1}),
-                              truth(false), integers({0, 0}), integer(1)},
+                             {tensor(0, mx), tensor(1, mw), none(), integers({1, 1}), integers({1, 1}),
+                              integers({1, 1}), truth(false), integers({0, 0}), integer(1)},
                              {fresh(2, meta_of(y))}),
                         {0, 1}, {3}));
   EXPECT_TRUE(same_bits(worker.get(3, meta_of(y)), y));
 
-  const auto [gx, gw, gb] = at::convolution_backward(g, x, w, {}, {1, 1}, {1, 1}, {1, 1}, false, {0, 0}, 1,
-                                                     {true, true, false});
+  const auto [gx, gw, gb] =
+      at::convolution_backward(g, x, w, {}, {1, 1}, {1, 1}, {1, 1}, false, {0, 0}, 1, {true, true, false});
   EXPECT_OK(worker.call(body("aten::convolution_backward", "",
                              {tensor(2, mg), tensor(0, mx), tensor(1, mw), none(), integers({1, 1}), integers({1, 1}),
                               integers({1, 1}), truth(false), integers({0, 0}), integer(1), truths({1, 1, 0})},
@@ -137,11 +137,10 @@ TEST(TorchCall, ListsOfTensorsInAndOut) {
                         {0, 1}, {2, 3}, scalars(0.5)));
   EXPECT_TRUE(same_bits(worker.get(2, meta({4})), a + 0.5));
   EXPECT_TRUE(same_bits(worker.get(3, meta({2, 2})), b + 0.5));
-  EXPECT_OK(worker.call(body("aten::_foreach_add_", "List",
-                             {tensors({0, 1}, {meta({4}), meta({2, 2})}), tensors({0, 1}, {meta({4}), meta({2, 2})}),
-                              scalar(1)},
-                             {}),
-                        {0, 1}));
+  EXPECT_OK(worker.call(
+      body("aten::_foreach_add_", "List",
+           {tensors({0, 1}, {meta({4}), meta({2, 2})}), tensors({0, 1}, {meta({4}), meta({2, 2})}), scalar(1)}, {}),
+      {0, 1}));
   EXPECT_TRUE(same_bits(worker.get(0, meta({4})), a + a));
 }
 
@@ -150,11 +149,11 @@ TEST(TorchCall, IndexWithAbsentTensorsInItsList) {
   const at::Tensor x = at::randn({3, 5}), at = at::tensor({4, 0, 0}, at::TensorOptions().dtype(at::kLong));
   worker.put(0, x);
   worker.put(1, at);
-  EXPECT_OK(worker.call(body("aten::index", "Tensor",
-                             {tensor(0, meta({3, 5})),
-                              tensors({wire::kNoSlot, 1}, {wire::TensorMeta{}, meta({3}, wire::DType::kInt64)})},
-                             {fresh(2, meta({3, 3}))}),
-                        {0, 1}, {2}));
+  EXPECT_OK(worker.call(
+      body("aten::index", "Tensor",
+           {tensor(0, meta({3, 5})), tensors({wire::kNoSlot, 1}, {wire::TensorMeta{}, meta({3}, wire::DType::kInt64)})},
+           {fresh(2, meta({3, 3}))}),
+      {0, 1}, {2}));
   EXPECT_TRUE(same_bits(worker.get(2, meta({3, 3})), x.index_select(1, at)));
 }
 
@@ -163,11 +162,11 @@ TEST(TorchCall, NumbersFromTheHostPromoteAsTheyDoOnACpu) {
   const at::Tensor x = at::arange(4, at::TensorOptions().dtype(at::kHalf));
   worker.put(0, x);
   // a wrapped double does not make halves wider
-  const auto plan = worker.define(body("aten::mul", "Tensor",
-                                       {tensor(0, meta({4}, wire::DType::kFloat16)),
-                                        cpu_scalar(wire::DType::kFloat64, /*wrapped=*/true)},
-                                       {fresh(1, meta({4}, wire::DType::kFloat16))}),
-                                  1, 1);
+  const auto plan = worker.define(
+      body("aten::mul", "Tensor",
+           {tensor(0, meta({4}, wire::DType::kFloat16)), cpu_scalar(wire::DType::kFloat64, /*wrapped=*/true)},
+           {fresh(1, meta({4}, wire::DType::kFloat16))}),
+      1, 1);
   for (const double value : {2.5, 2.5, -1.0}) {
     EXPECT_OK(worker.again(*plan, {0}, {1}, scalars(value, 0.0)));
     EXPECT_FALSE(worker.conformed);
@@ -209,7 +208,8 @@ TEST(TorchVerify, OtherStridesOrDtypeAreConformed) {
 TEST(TorchVerify, OtherSizesFailAndAreSaid) {
   Worker worker;
   worker.put(0, at::randn({3, 4}));
-  const Status status = worker.call(add_body(meta({3, 4}), meta({3, 4}), meta({4, 3})), {0, 0}, {1}, scalars(int64_t{1}));
+  const Status status =
+      worker.call(add_body(meta({3, 4}), meta({3, 4}), meta({4, 3})), {0, 0}, {1}, scalars(int64_t{1}));
   EXPECT_EQ(status.kind(), StatusKind::kDevice);
   EXPECT_NE(status.text().find("predicted sizes [4, 3]"), std::string::npos) << status.text();
   EXPECT_EQ(status.detail().op, "aten::add.Tensor");
@@ -240,10 +240,10 @@ TEST(TorchVerify, AnOutArgumentThatWouldBeResizedFails) {
   Worker worker;
   worker.put(0, at::ones({4}));
   worker.put(1, at::ones({1}));
-  const Status status = worker.call(
-      body("aten::add", "out", {tensor(0, meta({4})), tensor(0, meta({4})), scalar(1), tensor(1, meta({0}))},
-           {argument(2)}),
-      {0, 1});
+  const Status status =
+      worker.call(body("aten::add", "out",
+                       {tensor(0, meta({4})), tensor(0, meta({4})), scalar(1), tensor(1, meta({0}))}, {argument(2)}),
+                  {0, 1});
   EXPECT_EQ(status.kind(), StatusKind::kDevice);
   EXPECT_NE(status.text().find("out argument"), std::string::npos) << status.text();
 }
@@ -288,24 +288,24 @@ TEST(TorchAsk, TooFewSlotsFail) {
 TEST(TorchErrors, ExceptionsKeepTheirClassAndNameTheirOperator) {
   Worker worker;
   worker.put(0, at::ones({4}));
-  const Status index = worker.call(
-      body("aten::sum", "dim_IntList", {tensor(0, meta({4})), integers({7}), truth(false), none()}, {fresh(1, meta({}))}),
-      {0}, {1});
+  const Status index =
+      worker.call(body("aten::sum", "dim_IntList", {tensor(0, meta({4})), integers({7}), truth(false), none()},
+                       {fresh(1, meta({}))}),
+                  {0}, {1});
   EXPECT_EQ(index.kind(), StatusKind::kDevice);
   EXPECT_EQ(class_of(index), ErrorClass::kIndex);
   EXPECT_EQ(index.detail().op, "aten::sum.dim_IntList");
   EXPECT_EQ(index.text().find("frame #"), std::string::npos) << "no backtrace";
 
-  const Status shape = worker.call(body("aten::mm", "", {tensor(0, meta({2, 2})), tensor(0, meta({1, 4}))},
-                                        {fresh(1, meta({2, 4}))}),
-                                   {0}, {1});
+  const Status shape = worker.call(
+      body("aten::mm", "", {tensor(0, meta({2, 2})), tensor(0, meta({1, 4}))}, {fresh(1, meta({2, 4}))}), {0}, {1});
   EXPECT_EQ(class_of(shape), ErrorClass::kRuntime);
 
   worker.put(2, at::ones({2, 2}).zero_());
-  const Status singular = worker.call(
-      body("aten::linalg_cholesky_ex", "", {tensor(0, meta({2, 2})), truth(false), truth(true)},
-           {fresh(1, meta({2, 2})), fresh(2, meta({}, wire::DType::kInt32))}),
-      {2}, {3, 4});
+  const Status singular =
+      worker.call(body("aten::linalg_cholesky_ex", "", {tensor(0, meta({2, 2})), truth(false), truth(true)},
+                       {fresh(1, meta({2, 2})), fresh(2, meta({}, wire::DType::kInt32))}),
+                  {2}, {3, 4});
   EXPECT_EQ(class_of(singular), ErrorClass::kLinAlg) << singular.to_string();
 }
 
@@ -423,8 +423,7 @@ TEST(TorchMemory, TheAllocatorsOwnRefusalIsOutOfMemoryToo) {
   const Status status = worker.queue().create(Worker::slot(0), uint64_t{1} << 42);
   EXPECT_EQ(class_of(status), ErrorClass::kOutOfMemory) << status.to_string();
   const Status in_call = worker.call(
-      body("aten::empty", "memory_format",
-           {integers({int64_t{1} << 44}), none(), none(), device(0), none(), none()},
+      body("aten::empty", "memory_format", {integers({int64_t{1} << 44}), none(), none(), device(0), none(), none()},
            {fresh(0, meta({1}))}),
       {}, {0});
   EXPECT_EQ(class_of(in_call), ErrorClass::kOutOfMemory) << in_call.to_string();

@@ -49,7 +49,8 @@ class SlotTable {
 
   SlotEntry* find(uint32_t index) const {  // null: never used
     const uint32_t chunk = index >> kChunkBits;
-    if (chunk >= kChunkCount) [[unlikely]] return nullptr;
+    if (chunk >= kChunkCount) [[unlikely]]
+      return nullptr;
     Chunk* entries = chunks_[chunk].load(std::memory_order_acquire);
     return entries ? &(*entries)[index & (kChunkSize - 1)] : nullptr;
   }

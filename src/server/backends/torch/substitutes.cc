@@ -1,9 +1,9 @@
 #include "server/backends/torch/substitutes.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/bmm.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/baddbmm.h>
+#include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/convolution.h>
 #include <ATen/ops/empty_like.h>
@@ -129,8 +129,8 @@ Tensor addmm_wide(const Tensor& self, const Tensor& a, const Tensor& b, c10::Sca
                   const at::Scalar& alpha) {
   return at::addmm(self.to(dtype), a.to(dtype), b.to(dtype), beta, alpha);
 }
-Tensor baddbmm_wide(const Tensor& self, const Tensor& a, const Tensor& b, c10::ScalarType dtype,
-                    const at::Scalar& beta, const at::Scalar& alpha) {
+Tensor baddbmm_wide(const Tensor& self, const Tensor& a, const Tensor& b, c10::ScalarType dtype, const at::Scalar& beta,
+                    const at::Scalar& alpha) {
   return at::baddbmm(self.to(dtype), a.to(dtype), b.to(dtype), beta, alpha);
 }
 

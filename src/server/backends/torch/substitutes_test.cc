@@ -78,7 +78,8 @@ TEST(Substitutes, LstmCellBackwardIsBitEqualToAutogradOnTheCpu) {
     EXPECT_TRUE(same_bits(gg, gates.grad()));
     EXPECT_TRUE(same_bits(gc, c.grad()));
     EXPECT_TRUE(same_bits(gb, gg.sum(0)));
-    const auto [only_c, c_only, none] = at::_thnn_fused_lstm_cell_backward_impl({}, grad_c, c.detach(), fc, workspace, false);
+    const auto [only_c, c_only, none] =
+        at::_thnn_fused_lstm_cell_backward_impl({}, grad_c, c.detach(), fc, workspace, false);
     EXPECT_FALSE(none.defined());
     EXPECT_EQ(only_c.sizes(), gg.sizes());
     EXPECT_EQ(c_only.sizes(), gc.sizes());
@@ -149,8 +150,8 @@ TEST(Substitutes, SyncBatchNormOfTwoHalvesIsBatchNormOfTheWhole) {
     const Tensor counts = at::tensor({32.f, 64.f});
     const auto [m, i] = at::batch_norm_gather_stats_with_counts(x, at::stack({m0, m1}), at::stack({i0, i1}), mean, var,
                                                                 kMomentum, kEps, counts);
-    const Tensor y = at::cat({at::batch_norm_elemt(halves[0], w, b, m, i, kEps),
-                              at::batch_norm_elemt(halves[1], w, b, m, i, kEps)});
+    const Tensor y =
+        at::cat({at::batch_norm_elemt(halves[0], w, b, m, i, kEps), at::batch_norm_elemt(halves[1], w, b, m, i, kEps)});
     const auto [ry, rm, ri] = at::native_batch_norm(x, w, b, ref_mean, ref_var, true, kMomentum, kEps);
     EXPECT_TRUE(at::allclose(y, ry, 1e-4, 1e-5));
     EXPECT_TRUE(at::allclose(mean, ref_mean, 1e-4, 1e-6));
@@ -158,7 +159,8 @@ TEST(Substitutes, SyncBatchNormOfTwoHalvesIsBatchNormOfTheWhole) {
 
     Tensor sum_dy = at::zeros({3}), sum_dy_xmu = at::zeros({3}), gw = at::zeros({3}), gb = at::zeros({3});
     for (int r = 0; r < 2; ++r) {
-      const auto [dy, xmu, weight, bias] = at::batch_norm_backward_reduce(grads[r], halves[r], m, i, w, true, true, true);
+      const auto [dy, xmu, weight, bias] =
+          at::batch_norm_backward_reduce(grads[r], halves[r], m, i, w, true, true, true);
       sum_dy.add_(dy);
       sum_dy_xmu.add_(xmu);
       gw.add_(weight);

@@ -186,10 +186,10 @@ class Worker {
   uint32_t next_plan_ = 0;
 };
 
-#define EXPECT_OK(expression)                                  \
-  do {                                                         \
-    const ::waldo::Status status_ = (expression);              \
-    EXPECT_TRUE(status_.ok()) << status_.to_string();          \
+#define EXPECT_OK(expression)                         \
+  do {                                                \
+    const ::waldo::Status status_ = (expression);     \
+    EXPECT_TRUE(status_.ok()) << status_.to_string(); \
   } while (false)
 
 // Equal in every bit (NaN too), and of the same sizes.

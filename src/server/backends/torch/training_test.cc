@@ -48,12 +48,11 @@ class FusedAdamW : public ::testing::Test {
     };
     std::vector<uint32_t> reads = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
     if (scaled) reads.insert(reads.end(), {10, 11});
-    return worker_.call(
-        body("aten::_fused_adamw_", "",
-             {pair(0, m), pair(2, m), pair(4, m), pair(6, m), tensors({}, {}), pair(8, s), number(0.1), number(0.9),
-              number(0.999), number(0.01), number(1e-8), truth(false), truth(false),
-              scaled ? tensor(11, s) : none(), scaled ? tensor(10, s) : none()}),
-        reads);
+    return worker_.call(body("aten::_fused_adamw_", "",
+                             {pair(0, m), pair(2, m), pair(4, m), pair(6, m), tensors({}, {}), pair(8, s), number(0.1),
+                              number(0.9), number(0.999), number(0.01), number(1e-8), truth(false), truth(false),
+                              scaled ? tensor(11, s) : none(), scaled ? tensor(10, s) : none()}),
+                        reads);
   }
 
   Worker worker_;
@@ -62,8 +61,8 @@ class FusedAdamW : public ::testing::Test {
 
 TEST_F(FusedAdamW, EqualsTheOperatorCalledPlainly) {
   EXPECT_OK(step(/*scaled=*/false));
-  const auto expected = at::_fused_adamw(parameters_, gradients_, first_, second_, {}, steps_, 0.1, 0.9, 0.999, 0.01,
-                                         1e-8, false, false);
+  const auto expected =
+      at::_fused_adamw(parameters_, gradients_, first_, second_, {}, steps_, 0.1, 0.9, 0.999, 0.01, 1e-8, false, false);
   for (uint32_t i = 0; i < 2; ++i) {
     EXPECT_TRUE(same_bits(worker_.get(i, meta({3, 2})), std::get<0>(expected)[i]));
     EXPECT_TRUE(same_bits(worker_.get(6 + i, meta({3, 2})), std::get<3>(expected)[i]));
