@@ -165,6 +165,7 @@ void SessionCore::lose(const Status& why) {
 
 // In this order: nobody records any more, so that the flush has an end; what waits is let go; then the far side hears it.
 void SessionCore::end(std::chrono::milliseconds timeout) {
+  if (forked()) return;  // its locks may be held for ever
   ended_.store(true);
   for (const auto& queue : queues_) queue->end_with(Recorder::kEnded, ended_status());
   if (lost()) return;
