@@ -57,8 +57,9 @@ import copy, json, os, sys
 import torch
 from torch import nn
 
+torch.manual_seed(0)
 device, fused, fail_at = sys.argv[1], sys.argv[2] == "fused", 3
-model = nn.Sequential(*(m for _ in range(24) for m in (nn.Linear(16, 16), nn.LayerNorm(16), nn.GELU()))).to(device)
+model = nn.Sequential(*(m for _ in range(48) for m in (nn.Linear(16, 16), nn.LayerNorm(16), nn.GELU()))).to(device)
 if fused:
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=True)
 else:
