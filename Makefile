@@ -117,6 +117,7 @@ fuzz: $(STAMPS)/debian-build  ## run every fuzz target for FUZZ_SECONDS (20)
 
 .PHONY: bench lint format
 bench: build  ## print the table of figures (bench/README.md); build/figures.json holds them as data
+	cmake --build $(RELEASE) -j $(JOBS) --target op_latency
 	$(VENV)/bin/python bench/figures.py --json build/figures.json $(BENCH_ARGS)
 
 lint: $(VENV)/.packages  ## ruff and clang-format, changing nothing

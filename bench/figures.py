@@ -16,13 +16,13 @@ MIB = 1 << 20
 STARTED = "import torch; print(torch.ones(2, device='cuda'))"
 
 
-def environment():
+def environment(**more):
     clean = {k: v for k, v in os.environ.items() if not k.startswith("WALDO_")}
-    return clean | {"WALDO_BENCH_MARK": uuid.uuid4().hex}
+    return clean | {"WALDO_BENCH_MARK": uuid.uuid4().hex} | {k: str(v) for k, v in more.items()}
 
 
-def output_of(*command):
-    ran = subprocess.run([str(word) for word in command], env=environment(), text=True, capture_output=True)
+def output_of(*command, **more):
+    ran = subprocess.run([str(word) for word in command], env=environment(**more), text=True, capture_output=True)
     if ran.returncode:
         raise SystemExit(f"{' '.join(map(str, command))}: exit code {ran.returncode}\n{ran.stderr}")
     return ran.stdout
@@ -55,6 +55,22 @@ def add():
     r = program("add")
     text = f"{r['ours_s'] * 1e6:.2f} µs against {r['reference_s'] * 1e6:.2f} µs on the CPU"
     yield "a + b from Python, plan hit, × the CPU line", r["ratio"], "≤ 1.0", r["ratio"] <= 1.0, text
+
+
+def cpp():
+    """bench/op_latency, built beside the package's own objects by `make bench` and `make test`."""
+    library = next((BIN.parent / "lib").glob("python3*/site-packages/waldo"))
+    command = [HERE.parent / "build" / "release" / "bench" / "op_latency", "--json"]
+    lines = [json.loads(line) for line in output_of(*command, WALDO_PACKAGE_DIR=library).splitlines()]
+    for r in lines[1:]:
+        text = f"{r['ns']:.0f} ns against {lines[0]['ns']:.0f} ns"
+        yield (
+            f"{r['name']} in C++, plan hit, × an empty boxed kernel",
+            r["times_empty"],
+            "≤ 4",
+            r["times_empty"] <= 4,
+            text,
+        )
 
 
 def cnn():
@@ -105,7 +121,7 @@ def memory():
     yield "client memory beyond torch, MiB", client, "≤ 64", client <= 64, f"torch {plain['client'] / MIB:.0f} MiB"
 
 
-FIGURES = {"waits": waits, "add": add, "cnn": cnn, "start": start, "transfer": transfer, "memory": memory}
+FIGURES = {"waits": waits, "add": add, "cpp": cpp, "cnn": cnn, "start": start, "transfer": transfer, "memory": memory}
 
 
 def main():
