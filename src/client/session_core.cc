@@ -186,14 +186,6 @@ void SessionCore::kick(Recorder::Urge urge) {
   channel_.kick(urge == Recorder::Urge::kNow ? channel::Channel::Kick::kNow : channel::Channel::Kick::kSoon);
 }
 
-Status SessionCore::send_bulk(Buffer chunk) {
-  const Status status = waits_.block([&](const std::function<bool()>& interrupted) {
-    return channel_.send(channel::Lane::kBulk, wire::FrameKind::kUploadData, std::move(chunk), interrupted);
-  });
-  if (status.ok() || status.kind() == StatusKind::kCancelled) return status;
-  return ended_.load() ? Status() : gone(status.text());
-}
-
 void SessionCore::add_to(Counters& counters) const {
   for (const auto& queue : queues_) {
     const auto counts = queue->counts();

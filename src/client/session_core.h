@@ -75,7 +75,6 @@ class SessionCore final : public channel::Handler {
   Buffer make_chunk(UploadId id, uint64_t total, std::span<const std::byte> content, uint64_t content_offset,
                     uint64_t offset);
   Status gone(const std::string& why) const;
-  Status send_bulk(Buffer chunk);
   void send_in_background(UploadId id, uint64_t total, std::span<const std::byte> rest);
 
   // Fixed.

@@ -227,6 +227,20 @@ TEST(Counts, AReadThatArrivedMeanwhileIsNoWait) {
   EXPECT_EQ(session.counters().waits, 0u);
 }
 
+// Goal: a large upload that the worker does not take yet blocks many times and is one wait.
+TEST(Counts, AnUploadThatBlocksIsOneWait) {
+  TestSession session;
+  session.backend.gate().shut();
+  ASSERT_TRUE(session.queue().call(session.plan("slow", 0, 0), {}, {}).ok());
+  session.waits.set_hooks({.interrupted = {}, .where = [&] {
+                             session.backend.gate().open();
+                             return std::pair(std::string("program.py"), 4);
+                           }});
+  const std::vector<uint8_t> content(limits::staging_bytes_max + 8 * limits::bulk_window_bytes);
+  ASSERT_TRUE(session.queue().upload(session.queue().new_slot(), 0, content.data(), content.size()).ok());
+  EXPECT_EQ(session.counters().waits, 1u);
+}
+
 // --- queues ----------------------------------------------------------------------------------------------------------
 
 // Goal: a call that uses another queue's slot runs after what was recorded there, and before what is recorded there later.

@@ -35,17 +35,24 @@ Buffer SessionCore::make_chunk(UploadId id, uint64_t total, std::span<const std:
   return payload;
 }
 
+// However often the window is full meanwhile, the user stood still once: one wait.
 Status SessionCore::send_upload(UploadId id, std::span<const std::byte> content) {
-  for (uint64_t sent = 0; sent < content.size();) {
-    Buffer chunk = make_chunk(id, content.size(), content, 0, sent);
-    const uint64_t bytes = chunk.size() - wire::bulk_header_bytes;
-    if (Status status = send_bulk(std::move(chunk)); !status.ok()) {
-      if (status.kind() == StatusKind::kCancelled) send_in_background(id, content.size(), content.subspan(sent));
-      return status;
+  uint64_t sent = 0;
+  const Status status = waits_.block([&](const std::function<bool()>& interrupted) -> Status {
+    while (sent < content.size()) {
+      Buffer chunk = make_chunk(id, content.size(), content, 0, sent);
+      const uint64_t bytes = chunk.size() - wire::bulk_header_bytes;
+      WALDO_TRY(channel_.send(channel::Lane::kBulk, wire::FrameKind::kUploadData, std::move(chunk), interrupted));
+      sent += bytes;
     }
-    sent += bytes;
+    return {};
+  });
+  if (status.ok()) return status;
+  if (status.kind() == StatusKind::kCancelled) {
+    send_in_background(id, content.size(), content.subspan(sent));
+    return status;
   }
-  return {};
+  return ended_.load() ? Status() : gone(status.text());
 }
 
 // The worker was promised all of an upload and would wait for it for ever. The rest follows by itself, from a copy,
