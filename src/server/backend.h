@@ -48,6 +48,9 @@ class QueueBackend {
   virtual Status call(PlanId plan, std::span<const Slot> slots, std::span<const std::byte> scalars, bool* conformed,
                       Buffer* report) = 0;
 
+  // What error messages call the plan's operator ("aten::add.Tensor"); "" when there is no such plan or name.
+  virtual std::string op_name(PlanId) const { return {}; }
+
   virtual Status create(Slot slot, uint64_t bytes) = 0;                       // uninitialised storage
   virtual Status resize(Slot slot, uint64_t bytes) = 0;                       // keeps the content that fits
   virtual Status write(Slot slot, uint64_t offset, UploadedBytes bytes) = 0;  // creates the slot when offset is 0 and it has no value

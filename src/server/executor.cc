@@ -103,7 +103,9 @@ Status Executor::run_numbered(const wire::Record& record) {
   if (!shared_.faults.empty()) [[unlikely]] {
     if (Status made = shared_.faults.check(queue_, record.call); !made.ok()) {
       WALDO_TRY(drop_upload(record));
-      return made;
+      StatusDetail detail = made.detail();
+      if (record.kind == wire::RecordKind::kCall) detail.op = backend_->op_name(record.plan);
+      return Status(made.kind(), made.text(), std::move(detail));
     }
   }
   switch (record.kind) {

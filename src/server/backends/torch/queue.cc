@@ -87,6 +87,10 @@ Status TorchQueue::call(PlanId number, std::span<const Slot> slots, std::span<co
   return Status(status.kind(), status.text(), std::move(detail));
 }
 
+std::string TorchQueue::op_name(PlanId plan) const {
+  return plan.raw < plans_.size() && plans_[plan.raw] ? plans_[plan.raw]->name : std::string();
+}
+
 Status TorchQueue::run(Call& call, Buffer* report) {
   const Plan& plan = call.plan;
   device_.enter_thread();

@@ -33,6 +33,7 @@ class TorchQueue final : public server::QueueBackend {
   ~TorchQueue() override;
 
   Status define(PlanId plan, uint16_t reads, uint16_t creates, std::span<const std::byte> body) override;
+  std::string op_name(PlanId plan) const override;
   Status call(PlanId plan, std::span<const Slot> slots, std::span<const std::byte> scalars, bool* conformed,
               Buffer* report) override;
   Status create(Slot slot, uint64_t bytes) override;
