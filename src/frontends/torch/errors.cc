@@ -15,7 +15,7 @@ constexpr int32_t kUnknownAcceleratorError = 999;  // cudaErrorUnknown
 std::string text_of(const Status& status) {
   const auto& op = status.detail().op;
   if (op.empty() || status.text().find(op) != std::string::npos) return status.text();
-  return status.text() + "\n(raised by " + op + " on the worker; it may have been recorded some lines before this one)";
+  return status.text() + " (raised by " + op + " on the worker; it may have been recorded some lines before this one)";
 }
 
 [[noreturn]] void throw_device_error(const Status& status) {
