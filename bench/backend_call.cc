@@ -1,7 +1,7 @@
 // What the worker's own code adds to a small operator: decode, bind, verify, keep. Each line of the backend stands
 // beside the same operator called boxed, with the tensors at hand.
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/stack.h>
 #include <ATen/ops/randn.h>
 #include <benchmark/benchmark.h>
@@ -96,7 +96,8 @@ void BackendMovingView(benchmark::State& state) {
   bool conformed = false;
   size_t i = 0;
   for (auto _ : state) {
-    if (!worker.queue().call(plan.value(), slots, values[i++ % 64], &conformed, nullptr).ok()) return state.SkipWithError("failed");
+    if (!worker.queue().call(plan.value(), slots, values[i++ % 64], &conformed, nullptr).ok())
+      return state.SkipWithError("failed");
   }
 }
 BENCHMARK(BackendMovingView);

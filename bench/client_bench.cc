@@ -28,7 +28,8 @@ class Operation {
     if (!recorded) std::abort();
     recorder_.slots.drop(named_[0]);
     named_[0] = named_[2];
-    if (urge == Recorder::Urge::kNow) [[unlikely]] throw_away();
+    if (urge == Recorder::Urge::kNow) [[unlikely]]
+      throw_away();
   }
   void throw_away() {
     frames_.clear();

@@ -73,7 +73,8 @@ int main(int argc, char** argv) {
 
   torch::Library library(torch::Library::DEF, "waldo_bench", std::nullopt, __FILE__, __LINE__);
   library.def("empty_boxed(Tensor self, Tensor other) -> Tensor");
-  library.impl("empty_boxed", torch::dispatch(c10::DispatchKey::CUDA, torch::CppFunction::makeFromBoxedFunction<&empty_kernel>()));
+  library.impl("empty_boxed",
+               torch::dispatch(c10::DispatchKey::CUDA, torch::CppFunction::makeFromBoxedFunction<&empty_kernel>()));
   const auto empty_boxed = c10::Dispatcher::singleton()
                                .findSchemaOrThrow("waldo_bench::empty_boxed", "")
                                .typed<Tensor(const Tensor&, const Tensor&)>();
@@ -84,9 +85,18 @@ int main(int argc, char** argv) {
   const auto catch_up = [&] { (void)sum.cpu(); };
 
   std::vector<Measured> all = {
-      {"empty boxed kernel", [&](int n) { while (n-- > 0) (void)empty_boxed.call(a, b); }},
-      {"a + b", [&](int n) { while (n-- > 0) (void)at::add(a, b); }},
-      {"a.add_(b)", [&](int n) { while (n-- > 0) (void)sum.add_(b); }},
+      {"empty boxed kernel",
+       [&](int n) {
+         while (n-- > 0) (void)empty_boxed.call(a, b);
+       }},
+      {"a + b",
+       [&](int n) {
+         while (n-- > 0) (void)at::add(a, b);
+       }},
+      {"a.add_(b)",
+       [&](int n) {
+         while (n-- > 0) (void)sum.add_(b);
+       }},
   };
   for (Measured& what : all) what.run(2000);
   catch_up();

@@ -33,7 +33,7 @@ struct StatusDetail {
   uint16_t error_class = 0;
   uint16_t queue = 0;
   uint64_t call = 0;
-  std::string op;  // "aten::add.Tensor", or empty
+  std::string op;     // "aten::add.Tensor", or empty
   int exit_code = 0;  // what a command that fails for this reason exits with (people.md); 0 says nothing
 };
 

@@ -309,8 +309,8 @@ TEST(ChannelCore, AnAckMayPassTheReplay) {
   client.queue_all(make_run(9, true, 5, 50));
   carry(client, worker, SIZE_MAX);
   ASSERT_TRUE(client.core.attach(FrameNumber{1}).ok());
-  const Buffer ack = wire::encode_frame(FrameKind::kAck, Lane::kRecords, FrameNumber{},
-                                        wire::encode(wire::Ack{FrameNumber{4}, 0, 0}));
+  const Buffer ack =
+      wire::encode_frame(FrameKind::kAck, Lane::kRecords, FrameNumber{}, wire::encode(wire::Ack{FrameNumber{4}, 0, 0}));
   EXPECT_TRUE(feed(client, ack).ok());
   const auto out = client.core.to_write();
   ASSERT_EQ(out.size(), 2u);

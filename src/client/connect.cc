@@ -29,7 +29,8 @@ Status with_exit_code(StatusKind kind, std::string text, int exit_code) {
 }
 
 Status gone(const std::string& target, const std::string& why) {
-  return with_exit_code(StatusKind::kLost, fmt::format("the worker of `{}` ended before it answered ({})", target, why), 3);
+  return with_exit_code(StatusKind::kLost, fmt::format("the worker of `{}` ended before it answered ({})", target, why),
+                        3);
 }
 
 Status wait_readable(int fd, const std::string& target, const std::function<bool()>& interrupted) {
@@ -71,7 +72,8 @@ std::string program_name() {
 
 Result<Greeting> greet(int fd, const wire::Hello& hello, const std::string& target,
                        const std::function<bool()>& interrupted) {
-  const Buffer frame = wire::encode_frame(wire::FrameKind::kHello, wire::Lane::kRecords, FrameNumber{0}, wire::encode(hello));
+  const Buffer frame =
+      wire::encode_frame(wire::FrameKind::kHello, wire::Lane::kRecords, FrameNumber{0}, wire::encode(hello));
   // Should this fail: somebody who hung up at once may have said why before.
   (void)os::write_all(fd, frame, steady_clock::now() + kRestWaitMax);
   WALDO_TRY(wait_readable(fd, target, interrupted));
@@ -89,11 +91,12 @@ Result<Greeting> greet(int fd, const wire::Hello& hello, const std::string& targ
   auto welcome = wire::decode_welcome(payload);
   if (!welcome.ok()) return welcome.status();
   if (welcome->version < wire::protocol_version_oldest || welcome->version > wire::protocol_version) {
-    return with_exit_code(StatusKind::kUnsupported,
-                          fmt::format("`{}` speaks version {} of the protocol, we speak {} to {}. Install the same Waldo there",
-                                      target, welcome->version, static_cast<uint32_t>(wire::protocol_version_oldest),
-                                      static_cast<uint32_t>(wire::protocol_version)),
-                          5);
+    return with_exit_code(
+        StatusKind::kUnsupported,
+        fmt::format("`{}` speaks version {} of the protocol, we speak {} to {}. Install the same Waldo there", target,
+                    welcome->version, static_cast<uint32_t>(wire::protocol_version_oldest),
+                    static_cast<uint32_t>(wire::protocol_version)),
+        5);
   }
   Greeting greeting;
   greeting.welcome = std::move(*welcome);
@@ -103,8 +106,10 @@ Result<Greeting> greet(int fd, const wire::Hello& hello, const std::string& targ
 }
 
 std::string hello_info(const Options& options) {
-  nlohmann::ordered_json info = {{"frontend", options.frontend}, {"version", options.frontend_version},
-                                 {"waldo_version", WALDO_VERSION}, {"pid", ::getpid()},
+  nlohmann::ordered_json info = {{"frontend", options.frontend},
+                                 {"version", options.frontend_version},
+                                 {"waldo_version", WALDO_VERSION},
+                                 {"pid", ::getpid()},
                                  {"program", program_name()}};
   if (options.gpus > 0) info["gpus"] = options.gpus;
   return info.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
@@ -113,7 +118,8 @@ std::string hello_info(const Options& options) {
 Result<WorkerInfo> parse_worker_info(const std::string& info_json, const std::string& target) {
   const auto json = nlohmann::json::parse(info_json, nullptr, /*allow_exceptions=*/false);
   const auto bad = [&](const char* what) {
-    return Status(StatusKind::kInvalid, fmt::format("the worker of `{}` says nothing sensible of its {}", target, what));
+    return Status(StatusKind::kInvalid,
+                  fmt::format("the worker of `{}` says nothing sensible of its {}", target, what));
   };
   if (!json.is_object()) return bad("devices");
   const auto text = [](const nlohmann::json& object, const char* name) {
@@ -139,9 +145,9 @@ Result<WorkerInfo> parse_worker_info(const std::string& info_json, const std::st
     if (const auto found = entry.find("multi_processor_count"); found != entry.end() && found->is_number_integer()) {
       device.multi_processor_count = found->get<int>();
     }
-    if (const auto found = entry.find("capability");
-        found != entry.end() && found->is_array() && found->size() == 2 && (*found)[0].is_number_integer() &&
-        (*found)[1].is_number_integer()) {
+    if (const auto found = entry.find("capability"); found != entry.end() && found->is_array() && found->size() == 2 &&
+                                                     (*found)[0].is_number_integer() &&
+                                                     (*found)[1].is_number_integer()) {
       device.capability_major = (*found)[0].get<int>();
       device.capability_minor = (*found)[1].get<int>();
     }

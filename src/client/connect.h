@@ -15,9 +15,9 @@ struct Greeting {
   uint64_t bytes_sent = 0, bytes_received = 0;
 };
 
-// Speaks on `fd` and leaves it at the first byte after WELCOME. Errors: what REFUSE says, with its exit code; kUnsupported
-// (exit code 5) for a version we do not speak; kLost when the worker ends instead of answering; kCancelled when
-// `interrupted`, asked about every 50 ms, says so.
+// Speaks on `fd` and leaves it at the first byte after WELCOME. Errors: what REFUSE says, with its exit code;
+// kUnsupported (exit code 5) for a version we do not speak; kLost when the worker ends instead of answering; kCancelled
+// when `interrupted`, asked about every 50 ms, says so.
 Result<Greeting> greet(int fd, const wire::Hello& hello, const std::string& target,
                        const std::function<bool()>& interrupted);
 

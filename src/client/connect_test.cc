@@ -134,7 +134,8 @@ TEST(WorkerInfo, NonsenseIsRefused) {
   for (const char* info : {"", "[]", "{}", R"({"devices": 3})", R"({"devices": ["x"]})"}) {
     EXPECT_EQ(parse_worker_info(info, "lab").status().kind(), StatusKind::kInvalid) << info;
   }
-  EXPECT_TRUE(parse_worker_info(R"({"devices": [{"name": 3, "capability": ["a"], "total_memory": "big"}]})", "lab").ok());
+  EXPECT_TRUE(
+      parse_worker_info(R"({"devices": [{"name": 3, "capability": ["a"], "total_memory": "big"}]})", "lab").ok());
 }
 
 }  // namespace

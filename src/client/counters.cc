@@ -74,8 +74,10 @@ std::string stats_json(const Counters& counters) {
 std::string stats_table(const Counters& counters) {
   double seconds = 0;
   for (const WaitPlace& place : counters.waits_at) seconds += place.seconds;
-  std::string text = fmt::format("waldo: {} calls · {} messages · {} waits", counters.calls, counters.messages, counters.waits);
-  if (counters.waits != 0) text += fmt::format(" ({:.1f} ms each)", 1e3 * seconds / static_cast<double>(counters.waits));
+  std::string text =
+      fmt::format("waldo: {} calls · {} messages · {} waits", counters.calls, counters.messages, counters.waits);
+  if (counters.waits != 0)
+    text += fmt::format(" ({:.1f} ms each)", 1e3 * seconds / static_cast<double>(counters.waits));
   text += fmt::format(" · {} up · {} down\n", human_bytes(counters.bytes_up), human_bytes(counters.bytes_down));
 
   const auto places = longest_first(counters.waits_at);
@@ -101,7 +103,8 @@ void write_stats(const Counters& counters, bool connected) {
   }
   if (!connected && ::access(path.c_str(), F_OK) == 0) return;
   if (const int error = replace_file(path, stats_json(counters)); error != 0) {
-    write_all(STDERR_FILENO, fmt::format("waldo: the statistics could not be written to {}: {}\n", path, std::strerror(error)));
+    write_all(STDERR_FILENO,
+              fmt::format("waldo: the statistics could not be written to {}: {}\n", path, std::strerror(error)));
   }
 }
 

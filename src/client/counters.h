@@ -16,7 +16,7 @@ struct WaitPlace {
   double seconds = 0;
 };
 
-struct Counters {  // since the process began; exact
+struct Counters {         // since the process began; exact
   uint64_t calls = 0;     // numbered records recorded
   uint64_t messages = 0;  // frames sent and received
   uint64_t waits = 0;
@@ -32,8 +32,8 @@ WALDO_API std::string stats_json(const Counters& counters);
 WALDO_API std::string stats_table(const Counters& counters);
 
 // What WALDO_STATS asks for: nothing when it is unset, the table on stderr when it is "-", else the JSON in that file,
-// put there in one step. A file that cannot be written costs one line on stderr. `connected` false: a process that never
-// had a device leaves a file that is there alone, and prints no table.
+// put there in one step. A file that cannot be written costs one line on stderr. `connected` false: a process that
+// never had a device leaves a file that is there alone, and prints no table.
 WALDO_API void write_stats(const Counters& counters, bool connected);
 
 }  // namespace waldo::client

@@ -51,7 +51,8 @@ TEST(Stats, JsonHasTheFiguresAndTheLongestWaitFirst) {
   EXPECT_EQ(json["bytes_up"], 31'000'000);
   EXPECT_EQ(json["bytes_down"], 2'048);
   ASSERT_EQ(json["waits_at"].size(), 2u);
-  EXPECT_EQ(json["waits_at"][0], (nlohmann::json{{"file", "/home/a/train.py"}, {"line", 88}, {"count", 4}, {"seconds", 2.0}}));
+  EXPECT_EQ(json["waits_at"][0],
+            (nlohmann::json{{"file", "/home/a/train.py"}, {"line", 88}, {"count", 4}, {"seconds", 2.0}}));
 }
 
 // Goal: a file name is bytes; statistics at exit must not throw on one that is not UTF-8.

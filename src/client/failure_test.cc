@@ -19,7 +19,8 @@ using namespace std::chrono_literals;
 // detail, and work goes on from there with the values from before.
 TEST(Failure, IsToldOnceAndNothingAfterItRan) {
   TestSession session;
-  const PlanId slow = session.plan("slow", 0, 0), oom = session.plan("oom", 0, 1), add_into = session.plan("add_into_u8", 2, 0);
+  const PlanId slow = session.plan("slow", 0, 0), oom = session.plan("oom", 0, 1),
+               add_into = session.plan("add_into_u8", 2, 0);
   const Slot parameter = session.full(8, 10), one = session.full(8, 1);
   session.backend.gate().shut();
   ASSERT_TRUE(session.queue().call(slow, {}, {}).ok());
@@ -129,7 +130,8 @@ TEST(Interrupt, OfAReadLeavesTheSessionUsable) {
   EXPECT_THAT(session.read(a, 1 << 20), Each(3));
 }
 
-// Goal: Ctrl-C in a large upload over a link that is held up: the call comes back, the value arrives whole all the same.
+// Goal: Ctrl-C in a large upload over a link that is held up: the call comes back, the value arrives whole all the
+// same.
 TEST(Interrupt, OfAnUploadFinishesItInTheBackground) {
   TestSession session;
   session.backend.gate().shut();
@@ -147,7 +149,8 @@ TEST(Interrupt, OfAnUploadFinishesItInTheBackground) {
   EXPECT_TRUE(std::all_of(content.begin(), content.end(), [](uint8_t byte) { return byte == 8; }));
 }
 
-// Goal: a worker that does not keep up does not make the program's memory grow without end; and that wait ends like any.
+// Goal: a worker that does not keep up does not make the program's memory grow without end; and that wait ends like
+// any.
 TEST(BackPressure, BoundsWhatIsRecordedAhead) {
   TestSession session;
   const PlanId slow = session.plan("slow", 0, 0), fat = session.plan("nop", 0, 0);
@@ -237,8 +240,8 @@ TEST(End, FlushesSaysGoodbyeAndMakesTheRestNoOps) {
 
 // --- fork ------------------------------------------------------------------------------------------------------------
 
-// Goal: a forked child (a DataLoader worker) gets CUDA's own error, hangs nowhere, even where the parent's other threads
-// held locks, and the parent's session goes on.
+// Goal: a forked child (a DataLoader worker) gets CUDA's own error, hangs nowhere, even where the parent's other
+// threads held locks, and the parent's session goes on.
 TEST(Fork, AChildGetsCudasErrorAndTheParentGoesOn) {
   TestSession session;
   const PlanId nop = session.plan("nop", 0, 0);

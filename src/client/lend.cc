@@ -39,7 +39,11 @@ Result<os::UniqueFd> start_broker(const LendRequest& request) {
   constexpr int kFdThere = 3;
   os::SpawnOptions options;
   options.command = {request.package_dir.empty() ? "waldo" : request.package_dir + "/bin/waldo",
-                     "broker", "--target", request.target, "--fd", std::to_string(kFdThere)};
+                     "broker",
+                     "--target",
+                     request.target,
+                     "--fd",
+                     std::to_string(kFdThere)};
   options.fds = {{kFdThere, theirs.get()}};
   options.group = os::ProcessGroup::kNewSession;  // Ctrl-C in the terminal is for the program, not for its device
   auto pid = os::spawn(options);

@@ -1,6 +1,6 @@
-// How a client comes by a link: a broker lends one. `waldo run` listens on the socket that WALDO_BROKER names; without it
-// we start `<package>/bin/waldo broker`, which leaves our process group and session at once, over a socket pair. Both
-// speak one line of JSON each way; the answer carries the link's descriptor. docs/protocol.md, "Links are lent".
+// How a client comes by a link: a broker lends one. `waldo run` listens on the socket that WALDO_BROKER names; without
+// it we start `<package>/bin/waldo broker`, which leaves our process group and session at once, over a socket pair.
+// Both speak one line of JSON each way; the answer carries the link's descriptor. docs/protocol.md, "Links are lent".
 //
 // Threads: any; blocks. No state of its own.
 #pragma once

@@ -81,8 +81,8 @@ TEST_F(Lend, ARefusalKeepsKindTextAndExitCode) {
 }
 
 TEST_F(Lend, NonsenseIsAnErrorAndNotACrash) {
-  for (const char* answer : {"{\"ok\":\"yes\"}\n", "[]\n", "hello\n", "{\"ok\":false,\"exit\":\"x\",\"kind\":3,\"text\":[]}\n",
-                             "{\"ok\":true}\n"}) {
+  for (const char* answer : {"{\"ok\":\"yes\"}\n", "[]\n", "hello\n",
+                             "{\"ok\":false,\"exit\":\"x\",\"kind\":3,\"text\":[]}\n", "{\"ok\":true}\n"}) {
     asked_.clear();
     serve_text(answer);
     EXPECT_FALSE(lend_link(request_, {}).ok()) << answer;

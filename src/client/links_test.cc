@@ -139,7 +139,8 @@ TEST(LinkSwap, InTheMiddleOfTrafficChangesNothing) {
   while (!done) {
     const uint64_t before = session.server->received().raw + session.client->received().raw;
     session.swap_links();
-    while (!done && session.server->received().raw + session.client->received().raw == before) std::this_thread::yield();
+    while (!done && session.server->received().raw + session.client->received().raw == before)
+      std::this_thread::yield();
   }
   traffic.join();
 }

@@ -1,5 +1,5 @@
-// A map from a 128-bit key (two hashes of an operator and its argument metadata) to a 64-bit value: a pointer to what the
-// front end knows of a plan, or a number. Open addressing, linear probing; entries are never removed.
+// A map from a 128-bit key (two hashes of an operator and its argument metadata) to a 64-bit value: a pointer to what
+// the front end knows of a plan, or a number. Open addressing, linear probing; entries are never removed.
 //
 // Threads: find() from any thread without a lock; insert() by one writer at a time (the front end's lock).
 // Ownership: what a value points to is the caller's. Tables that were outgrown are kept until the end, because a reader
@@ -24,7 +24,8 @@ struct PlanKey {
   friend bool operator==(const PlanKey&, const PlanKey&) = default;
 };
 
-// V: a pointer or an integer of at most 64 bits. The value whose bits are all zero means "not there" and cannot be put in.
+// V: a pointer or an integer of at most 64 bits. The value whose bits are all zero means "not there" and cannot be put
+// in.
 template <typename V>
 class PlanTable {
   static_assert(std::is_trivially_copyable_v<V> && sizeof(V) <= sizeof(uint64_t));
@@ -64,7 +65,7 @@ class PlanTable {
 
  private:
   struct Entry {
-    PlanKey key;                      // written before `value`, then never again
+    PlanKey key;  // written before `value`, then never again
     std::atomic<uint64_t> value{0};
   };
   struct Table {

@@ -22,7 +22,8 @@ QueueLocks::QueueLocks(SessionCore& core, QueueId own, std::span<const Slot> nam
   }
   mask_ = mask;
   others_ = mask & ~(uint64_t{1} << own.raw);
-  for (uint64_t rest = mask; rest != 0; rest &= rest - 1) core_.recorder(static_cast<size_t>(std::countr_zero(rest))).lock.lock();
+  for (uint64_t rest = mask; rest != 0; rest &= rest - 1)
+    core_.recorder(static_cast<size_t>(std::countr_zero(rest))).lock.lock();
   locked_ = true;
 }
 
@@ -43,8 +44,8 @@ Queue::~Queue() = default;
 
 Status Queue::call_slow(PlanId plan, std::span<const Slot> slots, std::span<const std::byte> scalars) {
   WALDO_TRY(check_call(plan, slots, scalars));
-  return unless_ended(record(call_bytes(slots, scalars), slots,
-                             [&](wire::RecordsBuilder& to) { to.call(plan, slots, scalars); }));
+  return unless_ended(
+      record(call_bytes(slots, scalars), slots, [&](wire::RecordsBuilder& to) { to.call(plan, slots, scalars); }));
 }
 
 Status Queue::call_making_slow(PlanId plan, std::span<Slot> slots, std::span<const std::byte> scalars) {
@@ -81,8 +82,8 @@ Status Queue::resize(Slot slot, uint64_t bytes) {
 
 Status Queue::command(std::span<const std::byte> body) {
   if (body.size() > limits::command_bytes_max) return Status(StatusKind::kUnsupported, "the command is too long");
-  return unless_ended(record(body.size() + 16, {},
-                             [&](wire::RecordsBuilder& to) { to.command(body, wire::Answer::kNone); }));
+  return unless_ended(
+      record(body.size() + 16, {}, [&](wire::RecordsBuilder& to) { to.command(body, wire::Answer::kNone); }));
 }
 
 Status Queue::after(Queue& other, CallNumber call) {
@@ -114,7 +115,8 @@ CallNumber Queue::last_call() const {
 // --- names -----------------------------------------------------------------------------------------------------------
 
 PlanId Queue::define_plan(uint16_t reads, uint16_t creates, std::span<const std::byte> body) {
-  if (body.size() > limits::plan_body_bytes_max || size_t{reads} + creates > limits::call_slot_count_max) return kNoPlan;
+  if (body.size() > limits::plan_body_bytes_max || size_t{reads} + creates > limits::call_slot_count_max)
+    return kNoPlan;
   Recorder::Urge urge = Recorder::Urge::kNone;
   PlanId plan;
   {

@@ -1,4 +1,5 @@
-// The slow way of every record, and what a queue has beyond its recorder. Included by queue*.cc and session_core.cc only.
+// The slow way of every record, and what a queue has beyond its recorder. Included by queue*.cc and session_core.cc
+// only.
 #pragma once
 
 #include <array>
@@ -22,9 +23,9 @@ struct Queue::Rest {
   std::unordered_map<uint64_t, std::shared_ptr<Pending>> pending;  // by call number
   Status failure;                                                  // while kFailed: what nobody was told yet
   uint64_t failure_call = 0;
-  Status end;                                                      // while kLost: why
-  std::array<uint64_t, limits::queue_count_max> after_seen{};      // newest call of each queue that an AFTER here named
-  std::unordered_set<uint32_t> conformed;                          // plans, ever
+  Status end;                                                  // while kLost: why
+  std::array<uint64_t, limits::queue_count_max> after_seen{};  // newest call of each queue that an AFTER here named
+  std::unordered_set<uint32_t> conformed;                      // plans, ever
   std::deque<PlanId> conformed_untold;
 
   // Threads that wait for the outbox to shrink.
@@ -57,8 +58,8 @@ inline size_t call_bytes(std::span<const Slot> slots, std::span<const std::byte>
   return 16 + sizeof(Slot) * slots.size() + scalars.size();
 }
 
-// Appends what `append(RecordsBuilder&)` writes, at most `bytes` of it, in its turn: after what was dropped before, after
-// the calls of other queues it depends on; and lets those queues' later records come after it.
+// Appends what `append(RecordsBuilder&)` writes, at most `bytes` of it, in its turn: after what was dropped before,
+// after the calls of other queues it depends on; and lets those queues' later records come after it.
 template <typename Append>
 Status Queue::record(size_t bytes, std::span<const Slot> named, Append&& append) {
   while (true) {

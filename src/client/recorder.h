@@ -1,7 +1,7 @@
-// The hot half of a queue: slot numbers, plan numbers, call numbers and the outbox, all under one small lock. Everything
-// an ordinary call does is in this header and in wire/records.h, so that a front end's one boxed kernel compiles to
-// straight code; whatever is rare (a full segment, a failure to raise, a slot of another queue) answers false and goes
-// the slow way in record.h.
+// The hot half of a queue: slot numbers, plan numbers, call numbers and the outbox, all under one small lock.
+// Everything an ordinary call does is in this header and in wire/records.h, so that a front end's one boxed kernel
+// compiles to straight code; whatever is rare (a full segment, a failure to raise, a slot of another queue) answers
+// false and goes the slow way in record.h.
 //
 // Owns:    the records that the channel has not collected yet; what it collects at once becomes one records frame.
 // Threads: any; `lock` guards all but the atomics.
@@ -51,7 +51,8 @@ class Recorder {
   // Appends what was dropped before as a FREE, then one CALL. False: nothing was done, take the slow way.
   bool try_call(PlanId plan, std::span<const Slot> named, std::span<const std::byte> scalars, Urge* urge) {
     std::lock_guard guard(lock);
-    if (!can_append() || !can_call(plan, named.size(), named, scalars)) [[unlikely]] return false;
+    if (!can_append() || !can_call(plan, named.size(), named, scalars)) [[unlikely]]
+      return false;
     if (slots.any_dropped()) put_dropped();
     builder.call(plan, named, scalars);
     *urge = note_appended();
@@ -61,10 +62,13 @@ class Recorder {
   // As try_call(), with new slots for what the plan creates: one lock for both.
   bool try_call_making(PlanId plan, std::span<Slot> named, std::span<const std::byte> scalars, Urge* urge) {
     std::lock_guard guard(lock);
-    if (!can_append() || plan.raw >= plans.size()) [[unlikely]] return false;
+    if (!can_append() || plan.raw >= plans.size()) [[unlikely]]
+      return false;
     const size_t reads = plans[plan.raw].reads;
-    if (reads > named.size() || !can_call(plan, named.size(), named.first(reads), scalars)) [[unlikely]] return false;
-    if (!slots.can_take(named.size() - reads)) [[unlikely]] return false;
+    if (reads > named.size() || !can_call(plan, named.size(), named.first(reads), scalars)) [[unlikely]]
+      return false;
+    if (!slots.can_take(named.size() - reads)) [[unlikely]]
+      return false;
     if (slots.any_dropped()) put_dropped();
     for (Slot& made : named.subspan(reads)) made = slots.take();
     builder.call(plan, named, scalars);
@@ -115,9 +119,9 @@ class Recorder {
   std::atomic<uint32_t> trouble{0};  // Trouble bits; set under the lock (kForked without)
   SlotTable slots;                   // its drop() without the lock
   // lock
-  wire::RecordsBuilder builder;      // numbers calls, holds the newest records
-  std::vector<Arity> plans;          // by plan number
-  uint64_t frees = 0;                // slots named in FREE records so far
+  wire::RecordsBuilder builder;  // numbers calls, holds the newest records
+  std::vector<Arity> plans;      // by plan number
+  uint64_t frees = 0;            // slots named in FREE records so far
 
  private:
   bool can_append() const { return trouble.load(std::memory_order_relaxed) == 0 && !builder.full(); }
@@ -127,7 +131,7 @@ class Recorder {
   bool urged_ = false;
   std::vector<Buffer> sealed_;  // whole frames, oldest first
   uint64_t sealed_bytes_ = 0;
-  std::vector<Slot> dropped_;   // put_dropped()'s, kept for its memory
+  std::vector<Slot> dropped_;  // put_dropped()'s, kept for its memory
 };
 
 }  // namespace waldo::client

@@ -247,8 +247,8 @@ Counters Runtime::counters() {
   return counters;
 }
 
-// In this order: no new connection; the flush and the goodbye; the loop's thread, which must not outlive the libraries it
-// runs in; then the figures, which nothing changes any more.
+// In this order: no new connection; the flush and the goodbye; the loop's thread, which must not outlive the libraries
+// it runs in; then the figures, which nothing changes any more.
 void Runtime::shutdown() {
   if (state_->forked() || state_->shut_down.exchange(true)) return;
   SessionCore* const core = state_->core.load();

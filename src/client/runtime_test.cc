@@ -54,7 +54,8 @@ class FakeBroker {
     ASSERT_TRUE(os::send_fd(guest->get(), as_bytes("{\"ok\":true}\n"), ends->first.get()).ok());
     ends->first.reset();
     ASSERT_TRUE(channel::read_hello(ends->second.get(), soon()).ok());
-    auto made = server::Session::make(loop_, backend_, server::FaultPlan(), [this](const Status& why) { ended_.set_value(why); });
+    auto made = server::Session::make(loop_, backend_, server::FaultPlan(),
+                                      [this](const Status& why) { ended_.set_value(why); });
     ASSERT_TRUE(made.ok());
     session_ = std::move(*made);
     wire::Welcome welcome;

@@ -8,9 +8,9 @@
 // synchronize() wait, and each time a user thread really blocks in the channel that is counted as one wait, with the
 // place the front end's `Hooks::where` names.
 //
-// Failure: when a call fails on the worker, the next recording function or read returns that failure once (kDevice, with
-// detail) and records RESUME_AT; everything recorded between the failed call and this point was dropped by the worker.
-// A lost session returns kLost from everything, for good.
+// Failure: when a call fails on the worker, the next recording function or read returns that failure once (kDevice,
+// with detail) and records RESUME_AT; everything recorded between the failed call and this point was dropped by the
+// worker. A lost session returns kLost from everything, for good.
 //
 // Threads: everything from any thread; each queue has one lock, never held while waiting or calling hooks.
 // Fork: in a child every function returns kInvalid "…in forked subprocess…" and destructors do nothing.
@@ -45,12 +45,12 @@ struct DeviceInfo {
 };
 
 struct WorkerInfo {
-  std::string target;         // "local", "lab", "unix:…"
-  std::string backend;        // "torch"
-  std::string version;        // the backend's, e.g. "2.13.0"
+  std::string target;   // "local", "lab", "unix:…"
+  std::string backend;  // "torch"
+  std::string version;  // the backend's, e.g. "2.13.0"
   std::string waldo_version;
   std::vector<DeviceInfo> devices;
-  std::string json;           // all of it, as the worker said it
+  std::string json;  // all of it, as the worker said it
 };
 
 class Session;
@@ -76,9 +76,11 @@ class WALDO_API Queue {
   // From deleters, under whatever lock: pushes to a list that is drained into one FREE at the next record or flush.
   // Takes no lock, allocates nothing. `slot` may be another queue's. A no-op in a forked child and after shutdown().
   void free_slot(Slot slot) noexcept {
-    if (slot.queue() != id_) [[unlikely]] return free_slot_of_other(slot);
+    if (slot.queue() != id_) [[unlikely]]
+      return free_slot_of_other(slot);
     recorder_.slots.drop(slot);
-    if (!recorder_.kicked.load(std::memory_order_seq_cst)) [[unlikely]] kick_for_free();
+    if (!recorder_.kicked.load(std::memory_order_seq_cst)) [[unlikely]]
+      kick_for_free();
   }
   // A body over limits::plan_body_bytes_max, or one plan too many, gives a plan whose calls fail with kUnsupported.
   PlanId define_plan(uint16_t reads, uint16_t creates, std::span<const std::byte> body);
@@ -94,8 +96,10 @@ class WALDO_API Queue {
   // other queues are allowed: the recorder adds AFTER in both directions. `scalars`: a multiple of 4 bytes.
   Status call(PlanId plan, std::span<const Slot> slots, std::span<const std::byte> scalars) {
     Recorder::Urge urge;
-    if (!recorder_.try_call(plan, slots, scalars, &urge)) [[unlikely]] return call_slow(plan, slots, scalars);
-    if (urge != Recorder::Urge::kNone) [[unlikely]] kick(urge);
+    if (!recorder_.try_call(plan, slots, scalars, &urge)) [[unlikely]]
+      return call_slow(plan, slots, scalars);
+    if (urge != Recorder::Urge::kNone) [[unlikely]]
+      kick(urge);
     return {};
   }
   // The same, and takes the created slots under the same lock: `slots` has the plan's reads in front, the rest is
@@ -105,7 +109,8 @@ class WALDO_API Queue {
     if (!recorder_.try_call_making(plan, slots, scalars, &urge)) [[unlikely]] {
       return call_making_slow(plan, slots, scalars);
     }
-    if (urge != Recorder::Urge::kNone) [[unlikely]] kick(urge);
+    if (urge != Recorder::Urge::kNone) [[unlikely]]
+      kick(urge);
     return {};
   }
   Status create(Slot slot, uint64_t bytes);
@@ -116,7 +121,8 @@ class WALDO_API Queue {
   Status command(std::span<const std::byte> body);
 
   // --- waiting -------------------------------------------------------------------------------------------------------
-  // As call(), but the outputs are what the worker says: `report` gets its description. Unused created slots stay yours.
+  // As call(), but the outputs are what the worker says: `report` gets its description. Unused created slots stay
+  // yours.
   Status ask(PlanId plan, std::span<const Slot> slots, std::span<const std::byte> scalars, Buffer* report);
   Status ask_command(std::span<const std::byte> body, Buffer* report);
   Status read(Slot slot, uint64_t offset, void* destination, uint64_t bytes);
@@ -129,8 +135,8 @@ class WALDO_API Queue {
   Status synchronize();  // every call recorded before has ended
 
   // --- events --------------------------------------------------------------------------------------------------------
-  Result<CallNumber> record_time();           // the worker notes its clock when it gets there
-  bool reached(CallNumber time_call);         // free: has the answer to record_time() arrived? Also true when it never will
+  Result<CallNumber> record_time();    // the worker notes its clock when it gets there
+  bool reached(CallNumber time_call);  // free: has the answer to record_time() arrived? Also true when it never will
   Result<uint64_t> time_ns(CallNumber time_call);  // waits until it has; as often as you like until forget_time()
   void forget_time(CallNumber time_call) noexcept;
   CallNumber last_call() const;                 // the last one recorded
@@ -207,23 +213,23 @@ struct Options {
   int gpus = 0;                  // 0: WALDO_GPUS, else as many as the target has (local: 1)
   std::string frontend;          // "torch"
   std::string frontend_version;  // "2.13.0"
-  std::string package_dir;       // where libwaldo.so, the worker's libraries and bin/waldo are; "": next to this library
+  std::string package_dir;  // where libwaldo.so, the worker's libraries and bin/waldo are; "": next to this library
 };
 
 class WALDO_API Runtime {
  public:
   static Runtime& instance();  // never destroyed
   void set_hooks(Hooks hooks);
-  void configure(Options options);   // before the first connect; later: ignored
-  bool strict() const;               // WALDO_STRICT=1: no device is an error at first use, not a warning
+  void configure(Options options);  // before the first connect; later: ignored
+  bool strict() const;              // WALDO_STRICT=1: no device is an error at first use, not a warning
   // Connects only when the number cannot be known otherwise; 0 when nothing is reachable (one line on stderr says so,
   // once, unless strict()) or CUDA_VISIBLE_DEVICES hides all. May block: release the interpreter's lock first.
   int device_count();
-  Status connect_error();            // why device_count() is 0, or ok
+  Status connect_error();  // why device_count() is 0, or ok
   // Hot once connected: one load. Connects at first use (blocks, may be interrupted); the pointer lives for ever.
   Result<Queue*> queue(int device);
   bool connected() const;
-  bool in_forked_child() const;      // true in a child of the process that connected
+  bool in_forked_child() const;  // true in a child of the process that connected
   Counters counters();
   // Flush and GOODBYE, 1 s at most, then what WALDO_STATS asks for; afterwards every call and deleter is a no-op, and
   // what would have to wait gives kLost. From `atexit`.

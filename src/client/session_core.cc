@@ -90,10 +90,11 @@ Status SessionCore::take_read_data(const wire::ReadData& data) {
   {
     std::lock_guard lock(pending->mutex);
     if (pending->done || pending->abandoned) return {};
-    if (pending->kind != Pending::Kind::kRead) return Status(StatusKind::kInvalid, "READ_DATA for a call that is no read");
+    if (pending->kind != Pending::Kind::kRead)
+      return Status(StatusKind::kInvalid, "READ_DATA for a call that is no read");
     if (data.total != pending->bytes || data.offset != pending->received) {
-      return Status(StatusKind::kInvalid, fmt::format("READ_DATA with bytes {} of {} where {} of {} come next", data.offset,
-                                                      data.total, pending->received, pending->bytes));
+      return Status(StatusKind::kInvalid, fmt::format("READ_DATA with bytes {} of {} where {} of {} come next",
+                                                      data.offset, data.total, pending->received, pending->bytes));
     }
     if (!data.bytes.empty()) std::memcpy(pending->destination + data.offset, data.bytes.data(), data.bytes.size());
     pending->received += data.bytes.size();
@@ -163,7 +164,8 @@ void SessionCore::lose(const Status& why) {
   for (const auto& queue : queues_) queue->end_with(Recorder::kLost, why);
 }
 
-// In this order: nobody records any more, so that the flush has an end; what waits is let go; then the far side hears it.
+// In this order: nobody records any more, so that the flush has an end; what waits is let go; then the far side hears
+// it.
 void SessionCore::end(std::chrono::milliseconds timeout) {
   if (forked()) return;  // its locks may be held for ever
   ended_.store(true);
@@ -202,12 +204,15 @@ void SessionCore::add_to(Counters& counters) const {
 }
 
 Status SessionCore::forked_status() {
-  return Status(StatusKind::kInvalid,
-                "Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, you must use the 'spawn' "
-                "start method");
+  return Status(
+      StatusKind::kInvalid,
+      "Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, you must use the 'spawn' "
+      "start method");
 }
 
-Status SessionCore::ended_status() { return Status(StatusKind::kLost, "the session has ended (the program is exiting)"); }
+Status SessionCore::ended_status() {
+  return Status(StatusKind::kLost, "the session has ended (the program is exiting)");
+}
 
 const WorkerInfo& Session::worker() const { return core_.worker(); }
 size_t Session::queue_count() const { return core_.queue_count(); }

@@ -243,7 +243,8 @@ TEST(Counts, AnUploadThatBlocksIsOneWait) {
 
 // --- queues ----------------------------------------------------------------------------------------------------------
 
-// Goal: a call that uses another queue's slot runs after what was recorded there, and before what is recorded there later.
+// Goal: a call that uses another queue's slot runs after what was recorded there, and before what is recorded there
+// later.
 TEST(Queues, UseOfEachOthersSlotsKeepsTheOrder) {
   TestSession session(2);
   const PlanId copy = session.plan("copy_u8", 1, 1, 1), fill = session.plan("fill_u8", 1, 0, 0);

@@ -1,7 +1,8 @@
 // The slot numbers of one queue: taken by the recorder, dropped by deleters, and taken again only after the FREE that
 // names them was recorded. Both lists are threaded through one array, so neither taking nor dropping allocates.
 //
-// Threads: drop() and any_dropped() from any thread, without a lock (deleters run under locks of others); the rest under
+// Threads: drop() and any_dropped() from any thread, without a lock (deleters run under locks of others); the rest
+// under
 //          the queue's lock.
 // Limit:   limits::slot_count_max live slots; take() then gives the none slot.
 // Dropping a slot twice, or one that was never taken, is our own bug and stops.
@@ -83,7 +84,9 @@ class SlotTable {
   using Chunk = std::array<std::atomic<uint32_t>, kChunkSlots>;
 
   // A chunk exists before the first of its slots is given out, and never moves.
-  std::atomic<uint32_t>& next(uint32_t index) noexcept { return (*chunks_[index >> kChunkBits])[index & (kChunkSlots - 1)]; }
+  std::atomic<uint32_t>& next(uint32_t index) noexcept {
+    return (*chunks_[index >> kChunkBits])[index & (kChunkSlots - 1)];
+  }
 
   WALDO_API Slot take_new();
 

@@ -12,7 +12,8 @@ Links socket_links() {
   return {channel::make_socket_link(std::move(ends->first)), channel::make_socket_link(std::move(ends->second))};
 }
 
-TestSession::TestSession(int devices, LinkLoss link_loss, Links links) : backend(devices), full_plans_(static_cast<size_t>(devices)) {
+TestSession::TestSession(int devices, LinkLoss link_loss, Links links)
+    : backend(devices), full_plans_(static_cast<size_t>(devices)) {
   auto made = server::Session::make(server_loop, backend, server::FaultPlan(), [this](const Status& why) {
     server_ended_ = true;
     server_end_.set_value(why);

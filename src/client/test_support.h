@@ -1,4 +1,5 @@
-// A client and a real server with the fake backend in one process, over any pair of links; and a network that is far away.
+// A client and a real server with the fake backend in one process, over any pair of links; and a network that is far
+// away.
 #pragma once
 
 #include <atomic>
@@ -29,10 +30,10 @@ class TestSession {
   ~TestSession();
 
   Queue& queue(size_t index = 0) { return client->queue(index); }
-  Status server_end();   // why the server's session ended; blocks until it has
+  Status server_end();  // why the server's session ended; blocks until it has
   bool server_ended() const { return server_ended_; }
-  void kill_server();    // its link closes without a word
-  void cut_client();     // the client's link closes; the server is not asked
+  void kill_server();  // its link closes without a word
+  void cut_client();   // the client's link closes; the server is not asked
   // Both ends go over to a new link, as a client that comes back would make them.
   void swap_links();
   Counters counters() const;

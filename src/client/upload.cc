@@ -12,7 +12,8 @@ namespace waldo::client {
 Status Queue::upload(Slot slot, uint64_t offset, const void* data, uint64_t bytes) {
   if (slot.queue() != id_) return Status(StatusKind::kInvalid, "upload names a slot of another queue");
   const UploadId id = core_.next_upload();
-  if (Status status = record(32, {}, [&](wire::RecordsBuilder& to) { to.upload(slot, offset, bytes, id); }); !status.ok()) {
+  if (Status status = record(32, {}, [&](wire::RecordsBuilder& to) { to.upload(slot, offset, bytes, id); });
+      !status.ok()) {
     return unless_ended(std::move(status));
   }
   // The record goes first: the worker takes only so many bytes that no call has asked for.

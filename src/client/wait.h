@@ -39,13 +39,13 @@ class Waits {
   // A number for something that may be waited for later; rises with every call, over all objects of this class.
   static uint64_t issue() { return issued_.fetch_add(1, std::memory_order_relaxed) + 1; }
 
-  // Blocks until `ready()`; `lock` guards what it looks at and is held when it is called. kCancelled when the user asked
-  // to stop. `issued`: the number of what is waited for. Returns with the lock held.
+  // Blocks until `ready()`; `lock` guards what it looks at and is held when it is called. kCancelled when the user
+  // asked to stop. `issued`: the number of what is waited for. Returns with the lock held.
   Status block(std::unique_lock<std::mutex>& lock, std::condition_variable& changed, uint64_t issued,
                const std::function<bool()>& ready);
 
-  // The same for a function of another module that may block: it asks `interrupted()` once when it begins to block, which
-  // is what counts, and then every kAskEvery, holding no lock.
+  // The same for a function of another module that may block: it asks `interrupted()` once when it begins to block,
+  // which is what counts, and then every kAskEvery, holding no lock.
   Status block(const std::function<Status(const std::function<bool()>& interrupted)>& blocking);
 
   bool interrupted() const;  // has the user asked to stop? Asks the hook

@@ -51,15 +51,16 @@ class QueueBackend {
   // What error messages call the plan's operator ("aten::add.Tensor"); "" when there is no such plan or name.
   virtual std::string op_name(PlanId) const { return {}; }
 
-  virtual Status create(Slot slot, uint64_t bytes) = 0;                       // uninitialised storage
-  virtual Status resize(Slot slot, uint64_t bytes) = 0;                       // keeps the content that fits
-  virtual Status write(Slot slot, uint64_t offset, UploadedBytes bytes) = 0;  // creates the slot when offset is 0 and it has no value
+  virtual Status create(Slot slot, uint64_t bytes) = 0;  // uninitialised storage
+  virtual Status resize(Slot slot, uint64_t bytes) = 0;  // keeps the content that fits
+  virtual Status write(Slot slot, uint64_t offset,
+                       UploadedBytes bytes) = 0;  // creates the slot when offset is 0 and it has no value
   virtual Status read(Slot slot, uint64_t offset, uint64_t bytes, const ReadSink& sink) = 0;
-  virtual void free(Slot slot) = 0;                         // unknown or empty: nothing
-  virtual void poison(Slot slot, const Status& why) = 0;    // the value that would be here was never made
+  virtual void free(Slot slot) = 0;                       // unknown or empty: nothing
+  virtual void poison(Slot slot, const Status& why) = 0;  // the value that would be here was never made
   virtual Status command(std::span<const std::byte> body, Buffer* report) = 0;  // generators, flags, memory figures
-  virtual Status synchronize() = 0;                         // every earlier call has really ended
-  virtual uint64_t now_ns() = 0;                            // for TIME records: device time where there is one
+  virtual Status synchronize() = 0;                                             // every earlier call has really ended
+  virtual uint64_t now_ns() = 0;  // for TIME records: device time where there is one
 };
 
 class Backend {

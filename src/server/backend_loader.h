@@ -1,5 +1,5 @@
-// Loads a backend's shared object. In two steps, because the first (mapping libtorch) takes most of a worker's start and
-// needs nothing from the client, so it runs before the client has said hello.
+// Loads a backend's shared object. In two steps, because the first (mapping libtorch) takes most of a worker's start
+// and needs nothing from the client, so it runs before the client has said hello.
 #pragma once
 
 #include <string>
@@ -9,7 +9,8 @@
 
 namespace waldo::server {
 
-// Maps <package_dir>/libwaldo_backend_<name>.so; it is never unloaded. kInvalid: no such file. kInternal: it does not load.
+// Maps <package_dir>/libwaldo_backend_<name>.so; it is never unloaded. kInvalid: no such file. kInternal: it does not
+// load.
 Result<MakeBackend> load_backend(const std::string& package_dir, const std::string& name);
 
 // `gpus` 0: as many as there are.

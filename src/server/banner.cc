@@ -50,9 +50,8 @@ Status check_version(const Banner& theirs, const std::string& host) {
   if (theirs.protocol >= oldest && theirs.protocol <= newest) return {};
   const std::string there = "waldo there is " + theirs.waldo + " (protocol " + std::to_string(theirs.protocol) + ")";
   const std::string here = ", here " WALDO_VERSION " (protocol " + std::to_string(newest) + ")";
-  const std::string what_to_do = theirs.protocol < oldest
-                                     ? ". Try there: pip install waldo-gpu==" WALDO_VERSION
-                                     : ". Try here: pip install waldo-gpu==" + theirs.waldo;
+  const std::string what_to_do = theirs.protocol < oldest ? ". Try there: pip install waldo-gpu==" WALDO_VERSION
+                                                          : ". Try here: pip install waldo-gpu==" + theirs.waldo;
   return Status(StatusKind::kUnsupported, host + ": " + there + here + what_to_do);
 }
 

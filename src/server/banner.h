@@ -1,10 +1,8 @@
 // The few text lines before a link's frames. A bridge says one BANNER line; the caller may ping it to learn the round
 // trip, and says go; from then on the bytes are the link's.
 //
-//   bridge -> caller   WALDO-BRIDGE {"waldo": "0.1.0", "protocol": 1, "host": "lab", "devices": [{"name", "kind", "total_memory"}]}
-//   caller -> bridge   ping
-//   bridge -> caller   pong
-//   caller -> bridge   go
+//   bridge -> caller   WALDO-BRIDGE {"waldo": "0.1.0", "protocol": 1, "host": "lab", "devices": [{"name", "kind",
+//   "total_memory"}]} caller -> bridge   ping bridge -> caller   pong caller -> bridge   go
 //
 // Whatever a log-in prints before the BANNER is skipped, up to banner_noise_bytes_max. A daemon's socket answers
 // {"want": "info"} with the same object.
@@ -24,8 +22,8 @@ inline constexpr size_t kBannerNoiseBytesMax = 64u << 10;
 inline constexpr size_t kBannerLineBytesMax = 64u << 10;
 
 struct Banner {
-  std::string waldo;      // version, "0.1.0"
-  int protocol = 0;       // wire's version
+  std::string waldo;  // version, "0.1.0"
+  int protocol = 0;   // wire's version
   std::string host;
   std::vector<ProbedDevice> devices;
 };

@@ -20,7 +20,8 @@ TEST(Banner, SurvivesItsOwnText) {
 }
 
 TEST(Banner, BelievesNothing) {
-  for (const char* text : {"", "{", "[]", "{}", R"({"protocol": "1"})", "null"}) EXPECT_FALSE(parse_banner(text).ok()) << text;
+  for (const char* text : {"", "{", "[]", "{}", R"({"protocol": "1"})", "null"})
+    EXPECT_FALSE(parse_banner(text).ok()) << text;
   EXPECT_TRUE(parse_banner(R"({"protocol": 1, "devices": [3, {"name": 4, "total_memory": -1}]})").ok());
 }
 

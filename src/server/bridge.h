@@ -1,5 +1,5 @@
-// `waldo bridge`: what runs at the far end of ssh. Starts the daemon when none runs, says who it is (banner.h), and then
-// carries bytes between its standard input and output and the daemon's socket, knowing nothing of them.
+// `waldo bridge`: what runs at the far end of ssh. Starts the daemon when none runs, says who it is (banner.h), and
+// then carries bytes between its standard input and output and the daemon's socket, knowing nothing of them.
 #pragma once
 
 #include <string>

@@ -134,7 +134,8 @@ class Daemon {
     if (worker == nullptr) {
       const bool is_new = hello->session.raw == 0;
       return refuse(arrival, is_new ? StatusKind::kInternal : StatusKind::kLost, is_new ? 1 : 9,
-                    is_new ? "no worker can be started; see " + dir_ + "/daemon.log" : "the session is gone, and its tensors with it");
+                    is_new ? "no worker can be started; see " + dir_ + "/daemon.log"
+                           : "the session is gone, and its tensors with it");
     }
     arrival.session = worker->session;
     if (Status handed = hand_over(worker->control.get(), arrival); !handed.ok()) {

@@ -88,7 +88,8 @@ Status Executor::run_unnumbered(const wire::Record& record) {
       for (const Slot slot : record.slots) backend_->free(slot);
       return {};
     case wire::RecordKind::kAfter:
-      if (record.other_queue.raw >= shared_.progress.queue_count()) return invalid("AFTER names a queue that is not there");
+      if (record.other_queue.raw >= shared_.progress.queue_count())
+        return invalid("AFTER names a queue that is not there");
       return shared_.progress.wait_for(record.other_queue, record.target);
     case wire::RecordKind::kResumeAt:
       if (record.target != next_call_) return invalid("RESUME_AT names another call than the next");
@@ -141,7 +142,8 @@ Status Executor::run_call(const wire::Record& record) {
   if (conformed) WALDO_TRY(send(wire::FrameKind::kConformed, wire::CallConformed{queue_, record.call, record.plan}));
   WALDO_TRY(result);
   if (!record.report_wanted) return {};
-  if (report.size() > limits::report_bytes_max) return Status(StatusKind::kUnsupported, "a report past report_bytes_max");
+  if (report.size() > limits::report_bytes_max)
+    return Status(StatusKind::kUnsupported, "a report past report_bytes_max");
   return send(wire::FrameKind::kReport, wire::CallReport{queue_, record.call, report});
 }
 
@@ -185,7 +187,8 @@ Status Executor::run_command(const wire::Record& record) {
   Buffer report;
   WALDO_TRY(backend_->command(record.body, &report));
   if (!record.report_wanted) return {};
-  if (report.size() > limits::report_bytes_max) return Status(StatusKind::kUnsupported, "a report past report_bytes_max");
+  if (report.size() > limits::report_bytes_max)
+    return Status(StatusKind::kUnsupported, "a report past report_bytes_max");
   return send(wire::FrameKind::kReport, wire::CallReport{queue_, record.call, report});
 }
 
@@ -220,13 +223,15 @@ void Executor::poison_if_empty(Slot slot) {
 }
 
 Status Executor::check_call(const wire::Record& record) const {
-  if (record.plan.raw >= plans_.size() || !plans_[record.plan.raw].defined) return invalid("CALL of a plan that was not defined");
+  if (record.plan.raw >= plans_.size() || !plans_[record.plan.raw].defined)
+    return invalid("CALL of a plan that was not defined");
   const PlanShape& plan = plans_[record.plan.raw];
   if (record.slots.size() != static_cast<size_t>(plan.reads) + plan.creates) {
     return invalid("CALL with another number of slots than its plan has");
   }
   for (const Slot slot : record.slots) {
-    if (slot.queue().raw >= shared_.progress.queue_count()) return invalid("CALL names a slot of a queue that is not there");
+    if (slot.queue().raw >= shared_.progress.queue_count())
+      return invalid("CALL names a slot of a queue that is not there");
   }
   return {};
 }

@@ -1,8 +1,8 @@
 // Runs one queue's records on its backend, in the order they were recorded, on a thread of its own.
 //
 // Failure: stops at the first call that fails, says FAILED once, and drops numbered records until RESUME_AT: a dropped
-// record's new slots are poisoned, its upload is thrown away, its number is counted. FREE, DEFINE_PLAN and AFTER act even
-// then. A record that breaks the protocol ends the session through `fault()` and stops the executor.
+// record's new slots are poisoned, its upload is thrown away, its number is counted. FREE, DEFINE_PLAN and AFTER act
+// even then. A record that breaks the protocol ends the session through `fault()` and stops the executor.
 //
 // Threads: push() from the loop; everything else on the executor's own thread. stop() from any.
 // Memory:  the frames in the inbox; the channel's records window bounds them, credit goes back when a frame has run.

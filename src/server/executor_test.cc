@@ -185,16 +185,16 @@ TEST_F(ExecutorTest, StopsAtTheFirstFailureUntilResume) {
   const PlanId oom = define("oom", 0, 1), fill = define("fill_u8", 1, 0), copy = define("copy_u8", 1, 1);
   const CallNumber failed = q().call(oom, failing_made, {});
   const Slot target[] = {slot(1)};
-  q().call(fill, target, u64s({99}));          // in place: must not happen
+  q().call(fill, target, u64s({99}));  // in place: must not happen
   const Slot copied[] = {slot(1), slot(3)};
-  q().call(copy, copied, {});                  // would create slot 3
+  q().call(copy, copied, {});  // would create slot 3
   q().create(slot(4), 8);
-  q().call(oom, failing_made, {});             // a second failure is not said
+  q().call(oom, failing_made, {});  // a second failure is not said
   q().sync();
   q().read(slot(1), 0, 2);
   full(5, 1, 1);
   const Slot freed[] = {slot(5)};
-  q().free(freed);                             // acts even now: nothing is left in slot 5
+  q().free(freed);  // acts even now: nothing is left in slot 5
   run();
   EXPECT_EQ(failed.raw, 2u);
   EXPECT_EQ(host_.said(), Words{"failed 0:2 oom"});
@@ -310,9 +310,9 @@ TEST_F(ExecutorTest, BrokenProtocolIsAFault) {
     return host.fault_now().kind() == StatusKind::kInvalid;
   };
   const Slot one[] = {slot(1)}, foreign[] = {slot(1, 9)};
-  EXPECT_TRUE(faults([&](auto& b) { b.call(PlanId{0}, {}, {}); }));                     // never defined
+  EXPECT_TRUE(faults([&](auto& b) { b.call(PlanId{0}, {}, {}); }));                        // never defined
   EXPECT_TRUE(faults([&](auto& b) { b.define_plan(PlanId{1}, 0, 0, as_bytes("nop")); }));  // a gap
-  EXPECT_TRUE(faults([&](auto& b) { b.define_plan(PlanId{0}, 0, 0, {}); }));            // malformed for the backend
+  EXPECT_TRUE(faults([&](auto& b) { b.define_plan(PlanId{0}, 0, 0, {}); }));               // malformed for the backend
   EXPECT_TRUE(faults([&](auto& b) {
     b.define_plan(PlanId{0}, 0, 0, as_bytes("nop"));
     b.call(PlanId{0}, one, {});  // too many slots

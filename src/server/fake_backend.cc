@@ -101,7 +101,8 @@ class FakeQueue final : public QueueBackend {
       if (offset > bytes.size() || size > bytes.size() - offset) {
         return Status(StatusKind::kInvalid, "a read past the end of its storage");
       }
-      copy.assign(bytes.begin() + static_cast<ptrdiff_t>(offset), bytes.begin() + static_cast<ptrdiff_t>(offset + size));
+      copy.assign(bytes.begin() + static_cast<ptrdiff_t>(offset),
+                  bytes.begin() + static_cast<ptrdiff_t>(offset + size));
     }
     return sink(copy);
   }
@@ -144,7 +145,8 @@ class FakeQueue final : public QueueBackend {
 
   Status check_readable(Slot slot) {  // under the lock
     const auto found = owner_.slots_.find(slot);
-    if (found == owner_.slots_.end()) return Status(StatusKind::kInvalid, "slot " + std::to_string(slot.raw) + " is empty");
+    if (found == owner_.slots_.end())
+      return Status(StatusKind::kInvalid, "slot " + std::to_string(slot.raw) + " is empty");
     const Status& error = found->second.error;
     if (error.ok()) return {};
     return Status(StatusKind::kDevice, "a value from " + error.detail().op + ", which failed: " + error.text(),

@@ -1,5 +1,5 @@
-// A small backend that behaves: storages are bytes, a plan's body is the name of one of a few operators. With it client,
-// channel and server are tested without torch. Product-quality, but never part of the product.
+// A small backend that behaves: storages are bytes, a plan's body is the name of one of a few operators. With it
+// client, channel and server are tested without torch. Product-quality, but never part of the product.
 //
 //   body          reads      creates  does
 //   add_u8        a, b       c        c[i] = a[i] + b[i], wrapping; kInvalid when the sizes differ

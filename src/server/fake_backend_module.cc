@@ -1,4 +1,5 @@
-// The fake backend as a worker loads it (`waldo worker --backend fake`), for tests that want a real worker without torch.
+// The fake backend as a worker loads it (`waldo worker --backend fake`), for tests that want a real worker without
+// torch.
 #include <nlohmann/json.hpp>
 
 #include "server/fake_backend.h"

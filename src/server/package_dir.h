@@ -5,8 +5,9 @@
 
 namespace waldo::server {
 
-// An absolute path without a trailing slash; "" when there is none. Looks at $WALDO_PACKAGE_DIR, then beside the running
-// program (<package>/bin/waldo), then where a virtual environment has it (<prefix>/lib/python3*/site-packages/waldo).
+// An absolute path without a trailing slash; "" when there is none. Looks at $WALDO_PACKAGE_DIR, then beside the
+// running program (<package>/bin/waldo), then where a virtual environment has it
+// (<prefix>/lib/python3*/site-packages/waldo).
 std::string find_package_dir();
 
 // The same from given places, for tests.

@@ -1,9 +1,9 @@
 #include "server/poll_loop.h"
 
+#include <unistd.h>
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <unistd.h>
 
 #include "base/os/socket.h"
 
@@ -55,7 +55,8 @@ int PollLoop::timeout_ms() const {
 void PollLoop::run_due_timers() {
   const auto now = std::chrono::steady_clock::now();
   for (;;) {
-    const auto due = std::find_if(timers_.begin(), timers_.end(), [&](const auto& item) { return item.second.due <= now; });
+    const auto due =
+        std::find_if(timers_.begin(), timers_.end(), [&](const auto& item) { return item.second.due <= now; });
     if (due == timers_.end()) return;
     const auto callback = std::move(due->second.callback);
     timers_.erase(due);

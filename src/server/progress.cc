@@ -7,7 +7,8 @@ Progress::Progress(size_t queue_count)
 
 void Progress::reached(QueueId queue, CallNumber call) {
   done_[queue.raw].store(call.raw);  // sequentially consistent with waiters_: either we see the waiter or it sees us
-  if (waiters_.load() == 0) [[likely]] return;
+  if (waiters_.load() == 0) [[likely]]
+    return;
   std::lock_guard lock(mutex_);
   changed_.notify_all();
 }

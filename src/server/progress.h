@@ -18,7 +18,7 @@ class Progress {
   explicit Progress(size_t queue_count);
 
   size_t queue_count() const { return queue_count_; }
-  void reached(QueueId queue, CallNumber call);  // every record up to this one has run or was dropped
+  void reached(QueueId queue, CallNumber call);     // every record up to this one has run or was dropped
   Status wait_for(QueueId queue, CallNumber call);  // kCancelled after stop(). `queue` must exist.
   void stop();
 

@@ -20,7 +20,9 @@ class Client final : private channel::Handler {
   explicit Client(channel::Loop& loop) : channel_(loop, *this) {}
 
   channel::Channel& channel() { return channel_; }
-  void attach(std::unique_ptr<channel::Link> link) { ASSERT_TRUE(channel_.attach(std::move(link), FrameNumber{0}).ok()); }
+  void attach(std::unique_ptr<channel::Link> link) {
+    ASSERT_TRUE(channel_.attach(std::move(link), FrameNumber{0}).ok());
+  }
   void send(wire::FrameKind kind, Buffer payload, wire::Lane lane = wire::Lane::kRecords) {
     ASSERT_TRUE(channel_.send(lane, kind, std::move(payload)).ok());
   }
@@ -90,7 +92,8 @@ TEST_F(SessionTest, RunsCallsOfEveryQueue) {
   }
 }
 
-// Goal: an upload far beyond the staging limit and the window arrives whole, and a download of the same size comes back.
+// Goal: an upload far beyond the staging limit and the window arrives whole, and a download of the same size comes
+// back.
 TEST_F(SessionTest, CarriesMoreThanItsWindows) {
   const uint64_t size = limits::staging_bytes_max + limits::bulk_window_bytes + 17;
   wire::RecordsBuilder records(QueueId{0});

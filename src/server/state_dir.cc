@@ -43,7 +43,8 @@ std::string host_name() {
 
 std::string state_home() {
   if (const char* state = std::getenv("XDG_STATE_HOME"); state != nullptr && state[0] == '/') return state;
-  if (const char* home = std::getenv("HOME"); home != nullptr && home[0] == '/') return std::string(home) + "/.local/state";
+  if (const char* home = std::getenv("HOME"); home != nullptr && home[0] == '/')
+    return std::string(home) + "/.local/state";
   return "";
 }
 
@@ -87,7 +88,8 @@ void remove_older(const fs::path& parent, const std::string& current) {
 std::string temporary_home() {
   const char* given = std::getenv("TMPDIR");
   std::error_code error;
-  if (given != nullptr && given[0] == '/' && std::string(given).size() <= 60 && fs::is_directory(given, error)) return given;
+  if (given != nullptr && given[0] == '/' && std::string(given).size() <= 60 && fs::is_directory(given, error))
+    return given;
   return "/tmp";
 }
 

@@ -87,7 +87,8 @@ TEST_F(FolderTest, FindsThePackage) {
   fs::create_directories(folder_ + "/venv/bin");
   fs::create_directories(folder_ + "/venv/lib/python3.11/site-packages/waldo");
   std::ofstream(folder_ + "/venv/lib/python3.11/site-packages/waldo/libwaldo.so").put('x');
-  EXPECT_EQ(find_package_dir_from("", folder_ + "/venv/bin/waldo"), folder_ + "/venv/lib/python3.11/site-packages/waldo");
+  EXPECT_EQ(find_package_dir_from("", folder_ + "/venv/bin/waldo"),
+            folder_ + "/venv/lib/python3.11/site-packages/waldo");
   EXPECT_EQ(find_package_dir_from("/given", folder_ + "/a/bin/waldo"), "/given");
   EXPECT_EQ(find_package_dir_from("", folder_ + "/elsewhere/waldo"), "");
 }

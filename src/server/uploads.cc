@@ -36,8 +36,8 @@ UploadedBytes allocate(uint64_t size) {
 Status no_memory(uint64_t size) {
   StatusDetail detail;
   detail.error_class = static_cast<uint16_t>(wire::ErrorClass::kOutOfMemory);
-  return Status(StatusKind::kDevice, "the worker's host has no memory for an upload of " + std::to_string(size) + " bytes",
-                detail);
+  return Status(StatusKind::kDevice,
+                "the worker's host has no memory for an upload of " + std::to_string(size) + " bytes", detail);
 }
 
 Status broken(UploadId id, const char* rule) {

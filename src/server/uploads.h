@@ -1,10 +1,11 @@
-// Storage content on its way: chunks arrive on the bulk lane, in order per upload, and wait here for the record that uses
-// them. Each chunk is copied once, from its frame into one contiguous 64-byte aligned allocation that the backend may keep.
+// Storage content on its way: chunks arrive on the bulk lane, in order per upload, and wait here for the record that
+// uses them. Each chunk is copied once, from its frame into one contiguous 64-byte aligned allocation that the backend
+// may keep.
 //
 // Credit: a chunk's bytes are granted back at once while what waits here is within staging_bytes_max, or while an
-// executor is blocked on an upload that is not complete (then holding back would be waiting for ourselves). Otherwise the
-// grant is kept until an upload is taken or skipped. So the peer can make us hold staging_bytes_max plus one window, and
-// beyond that only what a call is really waiting for.
+// executor is blocked on an upload that is not complete (then holding back would be waiting for ourselves). Otherwise
+// the grant is kept until an upload is taken or skipped. So the peer can make us hold staging_bytes_max plus one
+// window, and beyond that only what a call is really waiting for.
 //
 // Owns:    the bytes until take().
 // Threads: add() from the loop; take() and skip() from executors; stop() from any. `grant` is called from all of these,
@@ -33,8 +34,8 @@ class Uploads {
   using Grant = std::function<void(uint64_t bytes)>;
   explicit Uploads(Grant grant, uint64_t staging_bytes_max = limits::staging_bytes_max);
 
-  // One chunk; an empty one before the end says that the client gave this upload up. `frame_bytes` is what its frame cost of the bulk window; granted back now or later.
-  // kInvalid: the peer broke a rule; ends the session.
+  // One chunk; an empty one before the end says that the client gave this upload up. `frame_bytes` is what its frame
+  // cost of the bulk window; granted back now or later. kInvalid: the peer broke a rule; ends the session.
   Status add(UploadId id, uint64_t total, uint64_t offset, std::span<const std::byte> bytes, uint64_t frame_bytes);
 
   // Waits until the whole upload is here, and moves it out. `bytes` is what the record says it is.
@@ -61,7 +62,7 @@ class Uploads {
     bool ended() const { return total != 0 && (received == total || given_up); }
   };
 
-  static constexpr uint64_t kEntryCost = 256;       // counted per upload, so that tiny ones cannot pile up
+  static constexpr uint64_t kEntryCost = 256;  // counted per upload, so that tiny ones cannot pile up
   static constexpr size_t kEntryCountMax = 1u << 20;
 
   Status add_locked(UploadId id, uint64_t total, uint64_t offset, std::span<const std::byte> bytes);

@@ -88,8 +88,8 @@ TEST_F(UploadsTest, RulesAreChecked) {
   EXPECT_EQ(add(1, 0, 0, 0).kind(), StatusKind::kInvalid);
   EXPECT_EQ(uploads_.add(UploadId{1}, limits::storage_bytes_max + 1, 0, pattern(1), 1).kind(), StatusKind::kInvalid);
   ASSERT_TRUE(add(2, 100, 0, 50).ok());
-  EXPECT_EQ(add(2, 101, 50, 50).kind(), StatusKind::kInvalid);   // another total
-  EXPECT_EQ(add(2, 100, 60, 40).kind(), StatusKind::kInvalid);   // a gap
+  EXPECT_EQ(add(2, 101, 50, 50).kind(), StatusKind::kInvalid);                                  // another total
+  EXPECT_EQ(add(2, 100, 60, 40).kind(), StatusKind::kInvalid);                                  // a gap
   EXPECT_EQ(uploads_.add(UploadId{2}, 100, 50, pattern(51), 51).kind(), StatusKind::kInvalid);  // too many
   ASSERT_TRUE(add(3, 100, 0, 100).ok());
   EXPECT_EQ(uploads_.take(UploadId{3}, 99).status().kind(), StatusKind::kInvalid);

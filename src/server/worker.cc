@@ -190,13 +190,15 @@ int run_worker(const WorkerOptions& options) {
   if (guest.hello.session.raw != 0) {
     refuse_and_leave(guest, StatusKind::kLost, 9, "the session is gone, and its tensors with it");
   }
-  if (!backend.ok()) refuse_and_leave(guest, StatusKind::kInternal, 1, "the worker cannot start: " + backend.status().text());
+  if (!backend.ok())
+    refuse_and_leave(guest, StatusKind::kInternal, 1, "the worker cannot start: " + backend.status().text());
 
   std::promise<Status> ended;
   auto& loop = *new channel::Loop();
   auto session = Session::make(loop, **backend, FaultPlan(std::move(faults.value())),
                                [&](const Status& why) { ended.set_value(why); });
-  if (!session.ok()) refuse_and_leave(guest, StatusKind::kInternal, 1, "the worker cannot start: " + session.status().text());
+  if (!session.ok())
+    refuse_and_leave(guest, StatusKind::kInternal, 1, "the worker cannot start: " + session.status().text());
 
   wire::Welcome welcome;
   welcome.link_number = guest.hello.link_number;

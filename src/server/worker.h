@@ -1,8 +1,8 @@
-// `waldo worker`: the process that owns the devices and runs one session's calls. It ends with its client, at the latest
-// two seconds after the link's end, also while an operator runs.
+// `waldo worker`: the process that owns the devices and runs one session's calls. It ends with its client, at the
+// latest two seconds after the link's end, also while an operator runs.
 //
-// Start: the backend is mapped (libtorch: most of a second) while the client is still importing torch; HELLO decides how
-// many devices there are; WELCOME goes out; the channel takes the link.
+// Start: the backend is mapped (libtorch: most of a second) while the client is still importing torch; HELLO decides
+// how many devices there are; WELCOME goes out; the channel takes the link.
 #pragma once
 
 #include <string>
@@ -13,9 +13,9 @@ struct WorkerOptions {
   int link_fd = -1;     // a link whose HELLO is still to be read; or
   int control_fd = -1;  // where the daemon hands over links with the HELLO it read (attach.h)
   std::string backend = "torch";
-  int gpus = 0;         // when HELLO does not say; 0: as many as there are
+  int gpus = 0;  // when HELLO does not say; 0: as many as there are
   std::string package_dir;
-  std::string faults;   // WALDO_WORKER_FAULT, for tests
+  std::string faults;  // WALDO_WORKER_FAULT, for tests
 };
 
 // Does not return before the session ended; the exit code.

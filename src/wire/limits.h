@@ -19,17 +19,17 @@ inline constexpr uint64_t ack_every_bytes = 1u << 20;     // acknowledge at the 
 
 // Session.
 inline constexpr uint16_t queue_count_max = 64;
-inline constexpr uint32_t slot_count_max = 1u << 26;       // per queue
-inline constexpr uint32_t plan_count_max = 1u << 20;       // per queue
+inline constexpr uint32_t slot_count_max = 1u << 26;  // per queue
+inline constexpr uint32_t plan_count_max = 1u << 20;  // per queue
 inline constexpr uint32_t plan_body_bytes_max = 512u << 10;
 inline constexpr uint32_t call_slot_count_max = 1u << 15;  // slots named by one call
 inline constexpr uint32_t call_scalar_bytes_max = 256u << 10;
-inline constexpr uint32_t free_count_max = 1u << 15;       // slots named by one FREE
+inline constexpr uint32_t free_count_max = 1u << 15;  // slots named by one FREE
 inline constexpr uint64_t storage_bytes_max = 1ull << 42;
 inline constexpr uint32_t command_bytes_max = 512u << 10;
 inline constexpr uint32_t report_bytes_max = 512u << 10;
-inline constexpr uint32_t text_bytes_max = 64u << 10;      // error texts are cut to this
-inline constexpr uint32_t info_bytes_max = 256u << 10;     // HELLO and WELCOME
+inline constexpr uint32_t text_bytes_max = 64u << 10;   // error texts are cut to this
+inline constexpr uint32_t info_bytes_max = 256u << 10;  // HELLO and WELCOME
 
 // Plan bodies.
 inline constexpr uint32_t tensor_dim_max = 64;

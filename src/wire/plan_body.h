@@ -23,9 +23,27 @@
 namespace waldo::wire {
 
 enum class DType : uint8_t {
-  kUint8 = 0, kInt8 = 1, kInt16 = 2, kInt32 = 3, kInt64 = 4, kFloat16 = 5, kFloat32 = 6, kFloat64 = 7,
-  kComplex32 = 8, kComplex64 = 9, kComplex128 = 10, kBool = 11, kBfloat16 = 12, kUint16 = 13, kUint32 = 14,
-  kUint64 = 15, kFloat8E4M3Fn = 16, kFloat8E5M2 = 17, kFloat8E4M3Fnuz = 18, kFloat8E5M2Fnuz = 19, kFloat8E8M0Fnu = 20,
+  kUint8 = 0,
+  kInt8 = 1,
+  kInt16 = 2,
+  kInt32 = 3,
+  kInt64 = 4,
+  kFloat16 = 5,
+  kFloat32 = 6,
+  kFloat64 = 7,
+  kComplex32 = 8,
+  kComplex64 = 9,
+  kComplex128 = 10,
+  kBool = 11,
+  kBfloat16 = 12,
+  kUint16 = 13,
+  kUint32 = 14,
+  kUint64 = 15,
+  kFloat8E4M3Fn = 16,
+  kFloat8E5M2 = 17,
+  kFloat8E4M3Fnuz = 18,
+  kFloat8E5M2Fnuz = 19,
+  kFloat8E8M0Fnu = 20,
   kCount
 };
 uint32_t element_bytes(DType dtype);
@@ -41,31 +59,40 @@ struct TensorMeta {
 
 enum class ArgumentKind : uint8_t {
   kNone = 0,
-  kTensor = 1,       // `tensors[0]`, in slot `slots[0]`
-  kTensorList = 2,   // `tensors`; an entry with slot index kNoSlot is None (optional tensors)
-  kCpuScalar = 3,    // a 0-dim CPU tensor by value; `tensors[0]` gives dtype and wrapped_number
-  kScalar = 4,       // at::Scalar by value; `scalar_tags[0]`
-  kInt = 5, kFloat = 6, kBool = 7, kString = 8,
-  kIntList = 9, kFloatList = 10, kBoolList = 11, kScalarList = 12,
-  kDType = 13, kLayout = 14, kMemoryFormat = 15,
-  kDevice = 16,      // `ints[0]`: -1 the CPU, else a queue number of this session
-  kGenerator = 17,   // `ints[0]`: generator number, 0 the device's default one
+  kTensor = 1,      // `tensors[0]`, in slot `slots[0]`
+  kTensorList = 2,  // `tensors`; an entry with slot index kNoSlot is None (optional tensors)
+  kCpuScalar = 3,   // a 0-dim CPU tensor by value; `tensors[0]` gives dtype and wrapped_number
+  kScalar = 4,      // at::Scalar by value; `scalar_tags[0]`
+  kInt = 5,
+  kFloat = 6,
+  kBool = 7,
+  kString = 8,
+  kIntList = 9,
+  kFloatList = 10,
+  kBoolList = 11,
+  kScalarList = 12,
+  kDType = 13,
+  kLayout = 14,
+  kMemoryFormat = 15,
+  kDevice = 16,     // `ints[0]`: -1 the CPU, else a queue number of this session
+  kGenerator = 17,  // `ints[0]`: generator number, 0 the device's default one
   kStringList = 18,
-  kCpuTensor = 19,   // a small CPU tensor with dim > 0 uploaded into slot `slots[0]`, to be passed as a CPU tensor
+  kCpuTensor = 19,  // a small CPU tensor with dim > 0 uploaded into slot `slots[0]`, to be passed as a CPU tensor
 };
 enum class ScalarTag : uint8_t { kInt = 0, kFloat = 1, kBool = 2, kComplex = 3 };
 inline constexpr uint16_t kNoSlot = 0xffff;
 
 struct Argument {
   ArgumentKind kind = ArgumentKind::kNone;
-  bool dynamic = false;               // values travel in `scalars`; counts are below
-  std::vector<uint16_t> slots;        // index into the call's slots, per tensor
+  bool dynamic = false;         // values travel in `scalars`; counts are below
+  std::vector<uint16_t> slots;  // index into the call's slots, per tensor
   std::vector<TensorMeta> tensors;
   std::vector<ScalarTag> scalar_tags;
-  std::vector<int64_t> ints;          // kInt, kBool (0/1), kIntList, kBoolList, kDType, kLayout, kMemoryFormat, kDevice, kGenerator; for a dynamic list its size is `count`
-  std::vector<double> floats;         // kFloat, kFloatList; constant kScalar float/complex (re, im)
+  std::vector<int64_t> ints;   // kInt, kBool (0/1), kIntList, kBoolList, kDType, kLayout, kMemoryFormat, kDevice,
+                               // kGenerator; for a dynamic list its size is `count`
+  std::vector<double> floats;  // kFloat, kFloatList; constant kScalar float/complex (re, im)
   std::vector<std::string> strings;
-  uint32_t count = 0;                 // of a dynamic list
+  uint32_t count = 0;  // of a dynamic list
 };
 
 enum class OutputKind : uint8_t {
@@ -73,9 +100,11 @@ enum class OutputKind : uint8_t {
   kNew = 1,       // a new storage in slot `slot`; `tensor` predicted
   kArgument = 2,  // is the `tensor_index`-th tensor of the flattened arguments, itself
   kViewOf = 3,    // another tensor over the storage in slot `slot` (a read slot)
-  kInt = 4, kFloat = 5, kBool = 6, // constants: `number`
-  kList = 7,      // `list`
-  kCpuNew = 8,    // a CPU tensor made by the call, kept on the worker; as kNew
+  kInt = 4,
+  kFloat = 5,
+  kBool = 6,    // constants: `number`
+  kList = 7,    // `list`
+  kCpuNew = 8,  // a CPU tensor made by the call, kept on the worker; as kNew
 };
 struct Output {
   OutputKind kind = OutputKind::kNone;
@@ -89,8 +118,8 @@ struct Output {
 };
 
 struct PlanBody {
-  std::string op;        // "aten::add"
-  std::string overload;  // "Tensor", or ""
+  std::string op;            // "aten::add"
+  std::string overload;      // "Tensor", or ""
   uint64_t schema_hash = 0;  // XXH3-64 of the schema's text; 0: not checked
   std::vector<Argument> arguments;
   std::vector<Output> outputs;  // empty for asks
@@ -112,15 +141,23 @@ enum class CommandKind : uint8_t {
   kSetGeneratorState = 3,  // `bytes`
   kNewGenerator = 4,       // number `generator`, seeded with `value`
   kFreeGenerator = 5,
-  kMemoryInfo = 6,         // report: ints {free, total, allocated, reserved, …}
+  kMemoryInfo = 6,  // report: ints {free, total, allocated, reserved, …}
   kEmptyCache = 7,
-  kSetFlags = 8,           // at::globalContext() flags as bits in `value` (see ContextFlag)
-  kCopyGenerator = 9,      // `generator` becomes a copy of generator number `value` (graphsafe state, clone)
+  kSetFlags = 8,       // at::globalContext() flags as bits in `value` (see ContextFlag)
+  kCopyGenerator = 9,  // `generator` becomes a copy of generator number `value` (graphsafe state, clone)
 };
 enum class ContextFlag : uint64_t {
-  kDeterministic = 1 << 0, kDeterministicWarnOnly = 1 << 1, kAllowTf32Cublas = 1 << 2, kAllowTf32Cudnn = 1 << 3,
-  kBenchmarkCudnn = 1 << 4, kDeterministicCudnn = 1 << 5, kCudnnEnabled = 1 << 6, kFillUninitialized = 1 << 7,
-  kAllowFp16Reduction = 1 << 8, kAllowBf16Reduction = 1 << 9, kFlushDenormal = 1 << 10,
+  kDeterministic = 1 << 0,
+  kDeterministicWarnOnly = 1 << 1,
+  kAllowTf32Cublas = 1 << 2,
+  kAllowTf32Cudnn = 1 << 3,
+  kBenchmarkCudnn = 1 << 4,
+  kDeterministicCudnn = 1 << 5,
+  kCudnnEnabled = 1 << 6,
+  kFillUninitialized = 1 << 7,
+  kAllowFp16Reduction = 1 << 8,
+  kAllowBf16Reduction = 1 << 9,
+  kFlushDenormal = 1 << 10,
 };
 struct Command {
   CommandKind kind = CommandKind::kSeed;
@@ -134,7 +171,14 @@ Result<Command> decode_command(std::span<const std::byte> bytes);
 
 // StatusDetail::error_class between the two: which exception a local GPU would have raised.
 enum class ErrorClass : uint16_t {
-  kRuntime = 0, kOutOfMemory = 1, kIndex = 2, kValue = 3, kType = 4, kNotImplemented = 5, kLinAlg = 6, kAccelerator = 7,
+  kRuntime = 0,
+  kOutOfMemory = 1,
+  kIndex = 2,
+  kValue = 3,
+  kType = 4,
+  kNotImplemented = 5,
+  kLinAlg = 6,
+  kAccelerator = 7,
 };
 
 }  // namespace waldo::wire

@@ -74,8 +74,10 @@ def check(function, *inputs, strides=False, grad=False, on_cpu=None):
                 assert (x.grad is None) == (y.grad is None)
                 if x.grad is not None:
                     same_bits(x.grad, y.grad)
-    same([t.detach() if isinstance(t, torch.Tensor) else t for t in tree_flatten(here)[0]],
-         [t.detach() if isinstance(t, torch.Tensor) else t for t in tree_flatten(there)[0]])
+    same(
+        [t.detach() if isinstance(t, torch.Tensor) else t for t in tree_flatten(here)[0]],
+        [t.detach() if isinstance(t, torch.Tensor) else t for t in tree_flatten(there)[0]],
+    )
     return actual
 
 

@@ -143,7 +143,12 @@ def test_failures_have_the_cpus_class():
     both_fail(lambda x: x.view(5), torch.ones(2, 3))
     both_fail(lambda x: x.sum(3), torch.ones(2, 3), error=IndexError)
     both_fail(lambda x: torch.cat([x, x[:, :2]]), torch.ones(2, 3))
-    both_fail(lambda x, i: torch.nn.functional.nll_loss(x, i), torch.ones(2, 3), torch.tensor([0, 7]), error=(IndexError, RuntimeError))
+    both_fail(
+        lambda x, i: torch.nn.functional.nll_loss(x, i),
+        torch.ones(2, 3),
+        torch.tensor([0, 7]),
+        error=(IndexError, RuntimeError),
+    )
 
 
 def test_what_was_computed_before_a_failure_stays():

@@ -105,7 +105,22 @@ MODULES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("optimizer", ["SGD", "momentum", "Adam", "AdamW", "AdamW_fused", "Adam_loop", "SGD_fused", "RMSprop", "Adagrad", "Adadelta", "NAdam"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "SGD",
+        "momentum",
+        "Adam",
+        "AdamW",
+        "AdamW_fused",
+        "Adam_loop",
+        "SGD_fused",
+        "RMSprop",
+        "Adagrad",
+        "Adadelta",
+        "NAdam",
+    ],
+)
 @pytest.mark.parametrize("model", MODULES)
 def test_training(model, optimizer):
     make, shape = MODULES[model]
@@ -136,7 +151,9 @@ def test_training(model, optimizer):
     same_bits(here(x), there(x.cuda()))
 
 
-@pytest.mark.parametrize("make", [lambda: nn.LSTM(4, 5, 2, batch_first=True), lambda: nn.GRU(4, 5, bidirectional=True), lambda: nn.RNN(4, 5)])
+@pytest.mark.parametrize(
+    "make", [lambda: nn.LSTM(4, 5, 2, batch_first=True), lambda: nn.GRU(4, 5, bidirectional=True), lambda: nn.RNN(4, 5)]
+)
 def test_recurrent(make):
     here = make()
     there = copy.deepcopy(here).cuda()
@@ -176,7 +193,11 @@ def test_foreach():
         torch._foreach_sqrt_(torch._foreach_abs(a))
         return added, torch._foreach_norm(a), torch._foreach_neg(b), torch._foreach_maximum(a, b), a
 
-    check(program, [torch.randn(3), torch.randn(2, 2), torch.randn(())], [torch.rand(3) + 1, torch.rand(2, 2) + 1, torch.rand(()) + 1])
+    check(
+        program,
+        [torch.randn(3), torch.randn(2, 2), torch.randn(())],
+        [torch.rand(3) + 1, torch.rand(2, 2) + 1, torch.rand(()) + 1],
+    )
     many = [torch.randn(i % 5 + 1) for i in range(120)]
     check(lambda a: (torch._foreach_add(a, 1.0), torch._foreach_mul(a, a), torch._foreach_norm(a)), many)
     zeros = torch._foreach_zero_
@@ -291,7 +312,7 @@ def test_inference_mode_and_no_grad():
 
 def test_batch_norm_keeps_running_statistics():
     here, there = nn.BatchNorm2d(3), nn.BatchNorm2d(3).cuda()
-    for step in range(3):
+    for _step in range(3):
         x = torch.randn(4, 3, 5, 5)
         same_bits(here(x), there(x.cuda()))
     here.eval(), there.eval()

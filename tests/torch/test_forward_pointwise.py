@@ -16,7 +16,57 @@ def values(dtype, *shape, low=-3, high=3):
     return torch.randint(max(low, 0) if dtype == torch.uint8 else low, high, shape).to(dtype)
 
 
-UNARY = ["abs", "neg", "exp", "expm1", "log", "log1p", "log2", "sqrt", "rsqrt", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "erfinv", "lgamma", "digamma", "ceil", "floor", "round", "trunc", "frac", "sign", "sigmoid", "reciprocal", "square", "relu", "isnan", "isinf", "isfinite", "signbit", "deg2rad", "rad2deg", "exp2", "sinc", "logit", "i0", "nan_to_num", "positive", "logical_not"]
+UNARY = [
+    "abs",
+    "neg",
+    "exp",
+    "expm1",
+    "log",
+    "log1p",
+    "log2",
+    "sqrt",
+    "rsqrt",
+    "sin",
+    "cos",
+    "tan",
+    "asin",
+    "acos",
+    "atan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "asinh",
+    "acosh",
+    "atanh",
+    "erf",
+    "erfc",
+    "erfinv",
+    "lgamma",
+    "digamma",
+    "ceil",
+    "floor",
+    "round",
+    "trunc",
+    "frac",
+    "sign",
+    "sigmoid",
+    "reciprocal",
+    "square",
+    "relu",
+    "isnan",
+    "isinf",
+    "isfinite",
+    "signbit",
+    "deg2rad",
+    "rad2deg",
+    "exp2",
+    "sinc",
+    "logit",
+    "i0",
+    "nan_to_num",
+    "positive",
+    "logical_not",
+]
 
 
 @pytest.mark.parametrize("name", UNARY)
@@ -31,7 +81,37 @@ def test_unary_of_integers(name, dtype):
     check(getattr(torch, name), values(dtype, 4, 3))
 
 
-BINARY = ["add", "sub", "mul", "div", "true_divide", "pow", "atan2", "maximum", "minimum", "fmax", "fmin", "fmod", "remainder", "hypot", "logaddexp", "copysign", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor", "floor_divide", "nextafter", "xlogy", "heaviside"]
+BINARY = [
+    "add",
+    "sub",
+    "mul",
+    "div",
+    "true_divide",
+    "pow",
+    "atan2",
+    "maximum",
+    "minimum",
+    "fmax",
+    "fmin",
+    "fmod",
+    "remainder",
+    "hypot",
+    "logaddexp",
+    "copysign",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "logical_and",
+    "logical_or",
+    "logical_xor",
+    "floor_divide",
+    "nextafter",
+    "xlogy",
+    "heaviside",
+]
 
 
 @pytest.mark.parametrize("name", BINARY)
@@ -43,9 +123,13 @@ def test_binary(name):
         check(function, values(dtype, 3, 4).t(), values(dtype, 4, 3))
 
 
-@pytest.mark.parametrize("left", [torch.bool, torch.uint8, torch.int32, torch.int64, torch.float16, torch.float32,
-                                  torch.float64, torch.complex64])
-@pytest.mark.parametrize("right", [torch.bool, torch.int8, torch.int64, torch.bfloat16, torch.float32, torch.complex128])
+@pytest.mark.parametrize(
+    "left",
+    [torch.bool, torch.uint8, torch.int32, torch.int64, torch.float16, torch.float32, torch.float64, torch.complex64],
+)
+@pytest.mark.parametrize(
+    "right", [torch.bool, torch.int8, torch.int64, torch.bfloat16, torch.float32, torch.complex128]
+)
 def test_types_are_promoted(left, right):
     check(torch.add, values(left, 2, 3), values(right, 3))
     check(torch.mul, values(left, 2, 3), values(right, 1).squeeze())
@@ -73,7 +157,9 @@ def test_zero_dimensional_operands():
     x = torch.randn(3, 4)
     assert torch.equal((x.cuda() * point).cpu(), x * point), "a 0-dim CPU tensor is an operand"
     assert torch.equal((point - x.cuda()).cpu(), point - x)
-    assert (torch.ones(2, dtype=torch.float32, device="cuda") + torch.tensor(1.5, dtype=torch.float64)).dtype == torch.float32
+    assert (
+        torch.ones(2, dtype=torch.float32, device="cuda") + torch.tensor(1.5, dtype=torch.float64)
+    ).dtype == torch.float32
     out = x.cuda()
     out += torch.tensor(2, dtype=torch.int64)
     assert torch.equal(out.cpu(), x + 2)
@@ -111,8 +197,27 @@ def test_ternary():
     check(lambda a, b: a.clamp(max=b), a, b)
 
 
-@pytest.mark.parametrize("name", ["gelu", "silu", "mish", "elu", "selu", "celu", "softplus", "softsign", "hardswish",
-                                  "hardsigmoid", "hardtanh", "leaky_relu", "logsigmoid", "relu6", "tanhshrink", "softshrink"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gelu",
+        "silu",
+        "mish",
+        "elu",
+        "selu",
+        "celu",
+        "softplus",
+        "softsign",
+        "hardswish",
+        "hardsigmoid",
+        "hardtanh",
+        "leaky_relu",
+        "logsigmoid",
+        "relu6",
+        "tanhshrink",
+        "softshrink",
+    ],
+)
 def test_activations_and_their_gradients(name):
     check(getattr(torch.nn.functional, name), torch.randn(4, 5, requires_grad=True), grad=True)
 
@@ -123,7 +228,9 @@ def test_float_types(dtype):
     check(lambda x: (x * 2 + 1, x.sigmoid(), x / 3, x.to(torch.float32), x.max(), x.sum()), x)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int32, torch.bool, torch.complex64, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.int32, torch.bool, torch.complex64, torch.bfloat16]
+)
 def test_conversions(dtype):
     for source in (torch.float32, torch.int64, torch.uint8, torch.bool, torch.float16):
         check(lambda x: x.to(dtype), values(source, 3, 4))

@@ -98,8 +98,20 @@ def test_storage_of_out_grows_under_a_view():
     check(program, torch.randn(3))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8, torch.bool, torch.int64, torch.bfloat16,
-                                   torch.complex64, torch.float8_e4m3fn, torch.uint16])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float32,
+        torch.float64,
+        torch.uint8,
+        torch.bool,
+        torch.int64,
+        torch.bfloat16,
+        torch.complex64,
+        torch.float8_e4m3fn,
+        torch.uint16,
+    ],
+)
 def test_bytes_come_back(dtype):
     x = torch.randint(0, 2, (3, 4, 5)).to(dtype)
     same_bits(x, x.cuda())
@@ -124,7 +136,12 @@ def test_copies_convert_and_broadcast():
 
 def test_copies_into_every_layout():
     x = torch.randn(2, 3, 4, 5)
-    for layout in (lambda t: t, lambda t: t.transpose(0, 2), lambda t: t[:, ::2], lambda t: t.to(memory_format=torch.channels_last)):
+    for layout in (
+        lambda t: t,
+        lambda t: t.transpose(0, 2),
+        lambda t: t[:, ::2],
+        lambda t: t.to(memory_format=torch.channels_last),
+    ):
         target, source = layout(torch.zeros(2, 3, 4, 5)), layout(x)
         there = to_layout = layout(torch.zeros(2, 3, 4, 5, device="cuda"))
         to_layout.copy_(source)

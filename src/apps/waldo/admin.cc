@@ -37,7 +37,8 @@ int run_there(const std::string& host, const std::vector<std::string>& arguments
     errors->second.reset();
     std::string said;
     char bytes[4096];
-    for (ssize_t got; (got = ::read(errors->first.get(), bytes, sizeof(bytes))) > 0;) said.append(bytes, static_cast<size_t>(got));
+    for (ssize_t got; (got = ::read(errors->first.get(), bytes, sizeof(bytes))) > 0;)
+      said.append(bytes, static_cast<size_t>(got));
     auto code = os::wait_process(*pid);
     if (code.ok() && *code == 0) return kExitOk;
     const int exit_code = code.ok() ? *code : 255;
@@ -103,7 +104,8 @@ int list_sessions(const AdminOptions& options) {
   auto place = find_place(options.on);
   if (!place.ok()) return fail(place.status());
   if (!place->host.empty()) {
-    return run_there(place->host, options.json ? std::vector<std::string>{"ls", "--json"} : std::vector<std::string>{"ls"});
+    return run_there(place->host,
+                     options.json ? std::vector<std::string>{"ls", "--json"} : std::vector<std::string>{"ls"});
   }
   auto answer = server::ask_daemon(place->socket_path, R"({"want": "ls"})");
   nlohmann::json json = {{"sessions", nlohmann::json::array()}};  // no daemon: no sessions
@@ -114,7 +116,8 @@ int list_sessions(const AdminOptions& options) {
       return kExitOther;
     }
   } else if (!options.on.empty() || answer.status().kind() != StatusKind::kDisconnected) {
-    complain((options.on.empty() ? "" : options.on + ": ") + std::string("no daemon listens there (") + answer.status().text() + ")");
+    complain((options.on.empty() ? "" : options.on + ": ") + std::string("no daemon listens there (") +
+             answer.status().text() + ")");
     return kExitUnreachable;
   }
   if (options.json) {
@@ -132,7 +135,8 @@ int stop_sessions(const AdminOptions& options) {
   auto place = find_place(options.on);
   if (!place.ok()) return fail(place.status());
   if (!place->host.empty()) {
-    return run_there(place->host, options.json ? std::vector<std::string>{"down", "--json"} : std::vector<std::string>{"down"});
+    return run_there(place->host,
+                     options.json ? std::vector<std::string>{"down", "--json"} : std::vector<std::string>{"down"});
   }
   size_t sessions = 0;
   auto stopped = server::stop_daemon(place->socket_path, &sessions);
@@ -140,8 +144,9 @@ int stop_sessions(const AdminOptions& options) {
   if (options.json) {
     std::printf("%s\n", nlohmann::json({{"stopped", *stopped}, {"sessions", sessions}}).dump().c_str());
   } else if (!options.quiet) {
-    const std::string what = *stopped ? "stopped the daemon and " + std::to_string(sessions) + " session" + (sessions == 1 ? "" : "s")
-                                      : "no daemon runs";
+    const std::string what =
+        *stopped ? "stopped the daemon and " + std::to_string(sessions) + " session" + (sessions == 1 ? "" : "s")
+                 : "no daemon runs";
     std::fprintf(stderr, "waldo: %s\n", what.c_str());
   }
   return kExitOk;

@@ -76,7 +76,8 @@ Result<pid_t> fork_child(const ChildOptions& options) {
   int ignored = 0;
   ::waitpid(pid, &ignored, 0);
   const bool theirs = error == ENOENT || error == EACCES || error == ENOTDIR || error == ENOEXEC;
-  return Status(theirs ? StatusKind::kInvalid : StatusKind::kInternal, options.command[0] + ": " + os::error_text(error));
+  return Status(theirs ? StatusKind::kInvalid : StatusKind::kInternal,
+                options.command[0] + ": " + os::error_text(error));
 }
 
 int exit_code_of(int wait_status) {

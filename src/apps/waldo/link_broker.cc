@@ -78,7 +78,8 @@ void LinkBroker::on_readable(int fd) {
 void LinkBroker::on_request(int fd, const std::string& line) {
   const auto request = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
   const bool shaped = request.is_object() && request.contains("want") && request["want"] == "link";
-  if (!shaped) return answer(fd, LinkFailure{kExitOther, StatusKind::kInvalid, "the broker lends links and nothing else"});
+  if (!shaped)
+    return answer(fd, LinkFailure{kExitOther, StatusKind::kInvalid, "the broker lends links and nothing else"});
   Target target = settings_.target;
   int gpus = settings_.gpus;
   if (request.contains("target") && request["target"].is_string()) {

@@ -207,8 +207,9 @@ class LinkSource::SshOpening {
 
   void fail() {
     if (timed_out_) {
-      return source_.finish(this, LinkFailure{kExitUnreachable, StatusKind::kDisconnected,
-                                              host() + ": no answer from waldo there in 30 s. Try: ssh " + host() + " waldo --version"});
+      return source_.finish(
+          this, LinkFailure{kExitUnreachable, StatusKind::kDisconnected,
+                            host() + ": no answer from waldo there in 30 s. Try: ssh " + host() + " waldo --version"});
     }
     const bool missing = exit_code_ == 127 || exit_code_ == 126;
     if (missing && !home_install_ && source_.ssh_.remote_waldo.empty()) {
@@ -258,7 +259,8 @@ LinkSource::Opened LinkSource::open_local() {
   if (!pair.ok()) return internal(pair.status());
   const os::UniqueFd null = open_null();
   os::SpawnOptions worker;
-  worker.command = {os::executable_path(), "worker", "--fd", "3", "--gpus", std::to_string(std::max(1, settings_.gpus))};
+  worker.command = {
+      os::executable_path(), "worker", "--fd", "3", "--gpus", std::to_string(std::max(1, settings_.gpus))};
   worker.fds = {{0, null.get()}, {1, null.get()}, {3, pair->second.get()}};
   worker.setenv = {{"WALDO_PACKAGE_DIR", settings_.package_dir}};
   worker.group = os::ProcessGroup::kNewSession;  // the terminal's Ctrl-C is for the program
@@ -282,10 +284,10 @@ LinkSource::Opened LinkSource::open_unix() {
     first_ = false;
     const auto asked = std::chrono::steady_clock::now();
     auto banner = server::ask_info(path);
-    opened.round_trip =
-        std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - asked);
+    opened.round_trip = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - asked);
     if (!banner.ok()) {
-      return LinkFailure{kExitUnreachable, StatusKind::kDisconnected, settings_.target.text + ": " + banner.status().text()};
+      return LinkFailure{kExitUnreachable, StatusKind::kDisconnected,
+                         settings_.target.text + ": " + banner.status().text()};
     }
     if (Status version = server::check_version(*banner, settings_.target.text); !version.ok()) {
       return LinkFailure{kExitVersion, StatusKind::kUnsupported, version.text()};
@@ -331,8 +333,8 @@ void LinkSource::read_ssh_config() {
   (void)os::wait_process(*pid);
   const SshConfig config = parse_ssh_config(printed);
   ssh_.has_connect_timeout = config.has_connect_timeout;
-  // One connection per host for all sessions of this user. %C is 40 letters and ssh adds 17 while it makes the socket, so
-  // the folder must be short.
+  // One connection per host for all sessions of this user. %C is 40 letters and ssh adds 17 while it makes the socket,
+  // so the folder must be short.
   if (const std::string dir = server::short_private_dir(); !config.shares_connections && !dir.empty()) {
     ssh_.control_path = dir + "/ssh-%C";
   }

@@ -92,36 +92,40 @@ std::string explain(const CLI::ParseError& error, CLI::App& app) {
 int run_main(std::vector<std::string> words) {
   CLI::App app("Runs programs that say `cuda` on a machine without a GPU; the GPU is somewhere else.", "waldo");
   app.set_version_flag("--version", "waldo " WALDO_VERSION);
-  app.footer("Examples:\n"
-             "  waldo run train.py                 this machine's CPU poses as cuda:0\n"
-             "  waldo run --on lab train.py        the GPU of `ssh lab`\n"
-             "  waldo run --gpus 2 -- pytest -m gpu\n"
-             "  waldo ls --on lab\n"
-             "\n"
-             "Exit codes: 0 ok, 1 other, 2 usage, 3 unreachable, 4 log-in or host key, 5 version, 9 device lost;\n"
-             "`run` returns the program's own.");
+  app.footer(
+      "Examples:\n"
+      "  waldo run train.py                 this machine's CPU poses as cuda:0\n"
+      "  waldo run --on lab train.py        the GPU of `ssh lab`\n"
+      "  waldo run --gpus 2 -- pytest -m gpu\n"
+      "  waldo ls --on lab\n"
+      "\n"
+      "Exit codes: 0 ok, 1 other, 2 usage, 3 unreachable, 4 log-in or host key, 5 version, 9 device lost;\n"
+      "`run` returns the program's own.");
   app.require_subcommand(0, 1);
   Verbosity verbosity;
 
   RunOptions run;
   CLI::App* run_app = app.add_subcommand("run", "run a program whose cuda devices are somewhere else");
-  run_app->add_option("--on", run.on, "where: local, an ssh host, or unix:PATH (default: $WALDO_ON, else local)")->type_name("TARGET");
+  run_app->add_option("--on", run.on, "where: local, an ssh host, or unix:PATH (default: $WALDO_ON, else local)")
+      ->type_name("TARGET");
   run_app->add_option("--gpus", run.gpus, "how many devices (default: $WALDO_GPUS, else as many as there are)")
       ->type_name("N")
       ->check(CLI::Range(1, static_cast<int>(limits::queue_count_max)));
-  CLI::Option* stats = run_app->add_option("--stats", run.stats_file, "at the end, print what was sent and waited for; =FILE: as JSON")
-                           ->type_name("[=FILE]")
-                           ->expected(0, 1);
+  CLI::Option* stats =
+      run_app->add_option("--stats", run.stats_file, "at the end, print what was sent and waited for; =FILE: as JSON")
+          ->type_name("[=FILE]")
+          ->expected(0, 1);
   verbosity.add_to(*run_app);
-  run_app->footer("What to run: SCRIPT [ARGS…], -m MODULE [ARGS…], -c CODE [ARGS…], or -- COMMAND…\n"
-                  "Everything after SCRIPT, MODULE, CODE or -- belongs to the program.\n\nExamples:\n"
-                  "  waldo run train.py --epochs 3\n"
-                  "  waldo run --on lab --stats train.py\n"
-                  "  waldo run --gpus 2 -- pytest -m gpu\n"
-                  "  waldo run -c \"import torch; print(torch.ones(2, device='cuda'))\"\n"
-                  "\n"
-                  "Environment: WALDO_ON, WALDO_GPUS, WALDO_PYTHON (interpreter), WALDO_SSH (a program called as ssh is),\n"
-                  "WALDO_REMOTE (waldo's path on the host), WALDO_LOG=debug|info|warning|error|off");
+  run_app->footer(
+      "What to run: SCRIPT [ARGS…], -m MODULE [ARGS…], -c CODE [ARGS…], or -- COMMAND…\n"
+      "Everything after SCRIPT, MODULE, CODE or -- belongs to the program.\n\nExamples:\n"
+      "  waldo run train.py --epochs 3\n"
+      "  waldo run --on lab --stats train.py\n"
+      "  waldo run --gpus 2 -- pytest -m gpu\n"
+      "  waldo run -c \"import torch; print(torch.ones(2, device='cuda'))\"\n"
+      "\n"
+      "Environment: WALDO_ON, WALDO_GPUS, WALDO_PYTHON (interpreter), WALDO_SSH (a program called as ssh is),\n"
+      "WALDO_REMOTE (waldo's path on the host), WALDO_LOG=debug|info|warning|error|off");
 
   AdminOptions admin;
   const auto add_admin = [&](const char* name, const char* what, const char* examples) {

@@ -47,7 +47,8 @@ Status script_missing(const std::string& script) {
   std::vector<std::string> neighbours;
   std::error_code error;
   const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
-  for (const auto& entry : fs::directory_iterator(folder, error)) neighbours.push_back(entry.path().filename().string());
+  for (const auto& entry : fs::directory_iterator(folder, error))
+    neighbours.push_back(entry.path().filename().string());
   const std::string meant = nearest(path.filename().string(), neighbours);
   if (is_on_path(script)) {
     text += ". To run a command: waldo run -- " + script;
@@ -89,7 +90,8 @@ Result<std::vector<std::string>> program_command(const std::vector<std::string>&
     return std::vector<std::string>(program.begin() + 1, program.end());
   }
   if (first == "-m" && program.size() == 1) return invalid("-m needs a module. Try: waldo run -m pytest");
-  if (first == "-c" && program.size() == 1) return invalid("-c needs code. Try: waldo run -c \"import torch; print(torch.cuda.is_available())\"");
+  if (first == "-c" && program.size() == 1)
+    return invalid("-c needs code. Try: waldo run -c \"import torch; print(torch.cuda.is_available())\"");
   std::vector<std::string> command = {find_python()};
   if (first != "-m" && first != "-c") {
     std::error_code error;

@@ -1,8 +1,8 @@
 // `waldo run`: opens the first link, starts the program with our environment, lends further links to its processes, and
 // returns the program's exit code.
 //
-// One thread, one loop. Whoever dies, the others end: the program is killed when we are (PDEATHSIG), a worker and an ssh
-// end with their link, and we end with the program.
+// One thread, one loop. Whoever dies, the others end: the program is killed when we are (PDEATHSIG), a worker and an
+// ssh end with their link, and we end with the program.
 #include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -67,8 +67,8 @@ std::string describe(const LinkSettings& settings, const OpenedLink& link, const
     const auto devices = server::probe_devices(settings.package_dir);
     if (devices.empty() || devices[0].kind == "cpu") {
       const size_t count = static_cast<size_t>(std::max(1, settings.gpus));
-      return device_names(count) + (count == 1 ? " is" : " are") + " this machine's CPU (embedded worker). For a GPU: waldo run --on HOST " +
-             last_word(program);
+      return device_names(count) + (count == 1 ? " is" : " are") +
+             " this machine's CPU (embedded worker). For a GPU: waldo run --on HOST " + last_word(program);
     }
     return "cuda:0 " + devices[0].name + " " + gigabytes(devices[0].total_memory) + " (embedded worker)";
   }
@@ -78,7 +78,8 @@ std::string describe(const LinkSettings& settings, const OpenedLink& link, const
     const bool poses = devices[0].kind == "cpu";
     const size_t there = poses ? static_cast<size_t>(std::max(1, settings.gpus)) : devices.size();
     const size_t count = settings.gpus > 0 ? std::min<size_t>(there, static_cast<size_t>(settings.gpus)) : there;
-    what = device_names(count) + " " + devices[0].name + (poses ? " (its CPU) " : " ") + gigabytes(devices[0].total_memory);
+    what = device_names(count) + " " + devices[0].name + (poses ? " (its CPU) " : " ") +
+           gigabytes(devices[0].total_memory);
   }
   return settings.target.text + " · " + what + " · " + milliseconds(link.round_trip);
 }
@@ -170,9 +171,9 @@ class Run {
     }
   }
 
-  // Each signal reaches the program once. In a terminal it is in our process group, so that the keys reach it without us
-  // and a pipeline stays one job: only what kill() sent to us goes on. Without a terminal it has a group of its own, so
-  // that a signal to our whole group does not come twice; what a key would have sent goes to all of its processes.
+  // Each signal reaches the program once. In a terminal it is in our process group, so that the keys reach it without
+  // us and a pipeline stays one job: only what kill() sent to us goes on. Without a terminal it has a group of its own,
+  // so that a signal to our whole group does not come twice; what a key would have sent goes to all of its processes.
   void forward(const server::SignalPipe::Caught& caught) {
     const bool is_key = caught.signal == SIGINT || caught.signal == SIGQUIT;
     if (has_terminal_) {
@@ -230,8 +231,8 @@ Result<int> gpus_of(const RunOptions& options) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), gpus);
   const bool whole = error == std::errc() && end == text.data() + text.size();
   if (!whole || gpus < 0 || gpus > static_cast<int>(limits::queue_count_max)) {
-    return Status(StatusKind::kInvalid, "WALDO_GPUS is \"" + text + "\". Try a number from 1 to " +
-                                            std::to_string(limits::queue_count_max));
+    return Status(StatusKind::kInvalid,
+                  "WALDO_GPUS is \"" + text + "\". Try a number from 1 to " + std::to_string(limits::queue_count_max));
   }
   return gpus;
 }

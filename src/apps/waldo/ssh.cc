@@ -60,7 +60,8 @@ SshConfig parse_ssh_config(const std::string& printed) {
 std::vector<std::string> ssh_command(const SshSettings& settings, const std::string& host,
                                      const std::vector<std::string>& waldo_arguments, bool home_install) {
   // Each option is one word, so that a stand-in for ssh can skip whatever begins with a dash.
-  std::vector<std::string> command = {settings.program, "-T", "-oRemoteCommand=none", "-oClearAllForwardings=yes",
+  std::vector<std::string> command = {settings.program,           "-T",
+                                      "-oRemoteCommand=none",     "-oClearAllForwardings=yes",
                                       "-oServerAliveInterval=15", "-oServerAliveCountMax=3"};
   if (!settings.may_prompt) command.push_back("-oBatchMode=yes");
   if (!settings.has_connect_timeout) command.push_back("-oConnectTimeout=10");
@@ -121,13 +122,16 @@ LinkFailure explain_ssh_failure(const SshSettings& settings, const std::string& 
   if (contains(said, "Connection refused")) {
     return failure(kExitUnreachable, "it refuses connections: no ssh server on that port" + log_in);
   }
-  if (contains(said, "timed out")) return failure(kExitUnreachable, "no answer in time: down, or behind a firewall" + log_in);
+  if (contains(said, "timed out"))
+    return failure(kExitUnreachable, "no answer in time: down, or behind a firewall" + log_in);
   if (contains(said, "No route to host") || contains(said, "Network is unreachable")) {
     return failure(kExitUnreachable, "there is no way to it from here" + log_in);
   }
   const std::string line = last_line(said);
-  if (exit_code == 255) return failure(kExitUnreachable, "ssh failed: " + (line.empty() ? "it did not say why" : line) + log_in);
-  if (exit_code == kExitVersion || contains(said, "bridge: no such") || (exit_code == kExitUsage && contains(said, "bridge"))) {
+  if (exit_code == 255)
+    return failure(kExitUnreachable, "ssh failed: " + (line.empty() ? "it did not say why" : line) + log_in);
+  if (exit_code == kExitVersion || contains(said, "bridge: no such") ||
+      (exit_code == kExitUsage && contains(said, "bridge"))) {
     return failure(kExitVersion, line.empty() ? "another version of waldo is there" : line);
   }
   return failure(kExitUnreachable, line.empty() ? "the waldo there ended with code " + std::to_string(exit_code) +

@@ -46,5 +46,4 @@ LinkFailure explain_ssh_failure(const SshSettings& settings, const std::string& 
                                 const std::string& said);
 LinkFailure explain_missing_ssh(const SshSettings& settings);
 
-
 }  // namespace waldo::apps

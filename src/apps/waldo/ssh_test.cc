@@ -9,7 +9,9 @@
 namespace waldo::apps {
 namespace {
 
-bool has(const std::vector<std::string>& words, const std::string& word) { return std::ranges::find(words, word) != words.end(); }
+bool has(const std::vector<std::string>& words, const std::string& word) {
+  return std::ranges::find(words, word) != words.end();
+}
 
 // Goal: a program that is called as ssh is finds options, then the host, then the command, and each option is one word.
 TEST(Ssh, CommandIsOptionsHostCommand) {
@@ -19,7 +21,8 @@ TEST(Ssh, CommandIsOptionsHostCommand) {
   EXPECT_TRUE(std::all_of(command.begin() + 1, host, [](const std::string& word) { return word.starts_with("-"); }));
   EXPECT_EQ(std::vector<std::string>(host + 1, command.end()), (std::vector<std::string>{"waldo", "bridge"}));
   EXPECT_TRUE(has(command, "-oBatchMode=yes"));
-  EXPECT_FALSE(std::ranges::any_of(command, [](const auto& word) { return word.find("Control") != std::string::npos; }));
+  EXPECT_FALSE(
+      std::ranges::any_of(command, [](const auto& word) { return word.find("Control") != std::string::npos; }));
 }
 
 TEST(Ssh, CommandFollowsItsSettings) {
@@ -36,7 +39,8 @@ TEST(Ssh, CommandFollowsItsSettings) {
 }
 
 TEST(Ssh, ReadsTheUsersConfiguration) {
-  EXPECT_FALSE(parse_ssh_config("host lab\ncontrolmaster false\ncontrolpersist no\nconnecttimeout none\n").shares_connections);
+  EXPECT_FALSE(
+      parse_ssh_config("host lab\ncontrolmaster false\ncontrolpersist no\nconnecttimeout none\n").shares_connections);
   EXPECT_TRUE(parse_ssh_config("controlmaster auto\n").shares_connections);
   EXPECT_TRUE(parse_ssh_config("controlpath /home/me/.ssh/c\n").shares_connections);
   EXPECT_TRUE(parse_ssh_config("connecttimeout 60\n").has_connect_timeout);
@@ -54,15 +58,20 @@ struct Case {
 TEST(Ssh, ExplainsFailures) {
   const Case cases[] = {
       {255, "me@lab: Permission denied (publickey,password).\r\n", kExitAuthentication, "(publickey,password)"},
-      {255, "Received disconnect from 10.0.0.1 port 22:2: Too many authentication failures\n", kExitAuthentication, "log in"},
-      {255, "No ED25519 host key is known for lab and you have requested strict checking.\nHost key verification failed.\n",
+      {255, "Received disconnect from 10.0.0.1 port 22:2: Too many authentication failures\n", kExitAuthentication,
+       "log in"},
+      {255,
+       "No ED25519 host key is known for lab and you have requested strict checking.\nHost key verification failed.\n",
        kExitAuthentication, "not known here"},
-      {255, "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.\n", kExitAuthentication, "ssh-keygen -R lab"},
-      {255, "ssh: Could not resolve hostname lab: Name or service not known\n", kExitUnreachable, "no host of that name"},
+      {255, "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.\n",
+       kExitAuthentication, "ssh-keygen -R lab"},
+      {255, "ssh: Could not resolve hostname lab: Name or service not known\n", kExitUnreachable,
+       "no host of that name"},
       {255, "ssh: connect to host lab port 22: Connection refused\n", kExitUnreachable, "refuses"},
       {255, "ssh: connect to host lab port 22: Connection timed out\n", kExitUnreachable, "no answer"},
       {255, "ssh: connect to host lab port 22: No route to host\n", kExitUnreachable, "no way"},
-      {255, "kex_exchange_identification: read: Connection reset by peer\n", kExitUnreachable, "Connection reset by peer"},
+      {255, "kex_exchange_identification: read: Connection reset by peer\n", kExitUnreachable,
+       "Connection reset by peer"},
       {255, "", kExitUnreachable, "did not say why"},
       {127, "bash: line 1: waldo: command not found\n", kExitUnreachable, "pip install waldo-gpu"},
       {126, "bash: waldo: Permission denied\n", kExitUnreachable, "not installed there"},

@@ -16,8 +16,9 @@ bool names_a_host(std::string_view text) {
 
 bool looks_like_ipv6(std::string_view text) {
   return std::ranges::count(text, ':') >= 2 && std::ranges::all_of(text, [](unsigned char letter) {
-    return std::isxdigit(letter) || letter == ':' || letter == '.' || letter == '%' || std::isalnum(letter) || letter == '@';
-  });
+           return std::isxdigit(letter) || letter == ':' || letter == '.' || letter == '%' || std::isalnum(letter) ||
+                  letter == '@';
+         });
 }
 
 }  // namespace
@@ -39,7 +40,8 @@ Result<Target> parse_target(const std::string& text) {
     const std::string rest = text.substr(6);
     const size_t colon = rest.find(':');
     const std::string port = colon == std::string::npos ? "22" : rest.substr(colon + 1);
-    const bool port_ok = !port.empty() && port.size() <= 5 && std::ranges::all_of(port, [](unsigned char c) { return std::isdigit(c); });
+    const bool port_ok =
+        !port.empty() && port.size() <= 5 && std::ranges::all_of(port, [](unsigned char c) { return std::isdigit(c); });
     if (names_a_host(rest.substr(0, colon)) && port_ok) return Target{Target::Kind::kSsh, text, text};
   }
   if (names_a_host(text) || looks_like_ipv6(text)) return Target{Target::Kind::kSsh, text, text};

@@ -8,7 +8,8 @@ namespace {
 TEST(Target, KnowsItsForms) {
   EXPECT_EQ(parse_target("local")->kind, Target::Kind::kLocal);
   EXPECT_EQ(parse_target("unix:/run/w.sock")->where, "/run/w.sock");
-  for (const char* host : {"lab", "me@lab", "gpu-7.cluster.example.org", "10.0.0.7", "::1", "fe80::1%eth0", "ssh://me@lab:2222"}) {
+  for (const char* host :
+       {"lab", "me@lab", "gpu-7.cluster.example.org", "10.0.0.7", "::1", "fe80::1%eth0", "ssh://me@lab:2222"}) {
     auto target = parse_target(host);
     ASSERT_TRUE(target.ok()) << host;
     EXPECT_EQ(target->kind, Target::Kind::kSsh);
@@ -19,7 +20,8 @@ TEST(Target, KnowsItsForms) {
 // Goal: nothing that ssh would take for an option or a shell for a word of its own gets through; each refusal says what
 // to write instead.
 TEST(Target, RefusesTheRest) {
-  for (const char* text : {"", "-oProxyCommand=sh", "a b", "lab;ls", "unix:", "$(ls)", "lab:", "ssh://", "ssh://lab:x", "http://lab"}) {
+  for (const char* text :
+       {"", "-oProxyCommand=sh", "a b", "lab;ls", "unix:", "$(ls)", "lab:", "ssh://", "ssh://lab:x", "http://lab"}) {
     auto target = parse_target(text);
     ASSERT_FALSE(target.ok()) << text;
     EXPECT_EQ(target.status().kind(), StatusKind::kInvalid) << text;

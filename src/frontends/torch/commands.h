@@ -7,7 +7,7 @@
 
 namespace waldo::torch_frontend {
 
-void send_command(c10::DeviceIndex device, const wire::Command& command);           // recorded; never waits
-wire::Command ask_command(c10::DeviceIndex device, const wire::Command& command);   // one wait; the answer
+void send_command(c10::DeviceIndex device, const wire::Command& command);          // recorded; never waits
+wire::Command ask_command(c10::DeviceIndex device, const wire::Command& command);  // one wait; the answer
 
 }  // namespace waldo::torch_frontend

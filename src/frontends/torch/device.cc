@@ -19,7 +19,7 @@ namespace {
 thread_local c10::DeviceIndex t_current_device = 0;
 std::array<std::atomic<uint64_t>, kDevicesMax> g_idle_since{};
 
-constexpr int32_t kInvalidDevice = 101;   // cudaErrorInvalidDevice
+constexpr int32_t kInvalidDevice = 101;  // cudaErrorInvalidDevice
 constexpr const char* kForked =
     "Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, you must use the 'spawn' start "
     "method";
@@ -34,9 +34,9 @@ void check_ordinal(int index) {
   const int count = device_count();
   if (index >= 0 && index < count) return;
   if (count == 0) throw_no_device();
-  throw c10::AcceleratorError({__func__, __FILE__, __LINE__}, kInvalidDevice,
-                              "CUDA error: invalid device ordinal (cuda:" + std::to_string(index) + " of " +
-                                  std::to_string(count) + ")");
+  throw c10::AcceleratorError(
+      {__func__, __FILE__, __LINE__}, kInvalidDevice,
+      "CUDA error: invalid device ordinal (cuda:" + std::to_string(index) + " of " + std::to_string(count) + ")");
 }
 
 }  // namespace

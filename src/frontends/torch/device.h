@@ -35,7 +35,8 @@ WALDO_TORCH_API client::Queue& open_queue_slow(c10::DeviceIndex device);
 inline client::Queue& queue_for(c10::Device device) {
   const auto index = static_cast<uint8_t>(device.index());
   if (index < kDevicesMax) [[likely]] {
-    if (auto* queue = g_queues[index].load(std::memory_order_acquire)) [[likely]] return *queue;
+    if (auto* queue = g_queues[index].load(std::memory_order_acquire)) [[likely]]
+      return *queue;
   }
   return open_queue_slow(device.index());
 }

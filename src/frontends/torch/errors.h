@@ -13,7 +13,8 @@ namespace waldo::torch_frontend {
 [[noreturn]] WALDO_TORCH_API void throw_status(const Status& status);
 
 inline void check(const Status& status) {
-  if (!status.ok()) [[unlikely]] throw_status(status);
+  if (!status.ok()) [[unlikely]]
+    throw_status(status);
 }
 
 // `torch.cuda.X is not available on a Waldo device: why`, as NotImplementedError.

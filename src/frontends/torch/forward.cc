@@ -34,7 +34,8 @@ DevicePlans& plans_of(c10::DeviceIndex device) {
   static std::array<std::atomic<DevicePlans*>, kDevicesMax> all{};
   auto& mine = all[static_cast<size_t>(device)];
   auto* plans = mine.load(std::memory_order_acquire);
-  if (plans != nullptr) [[likely]] return *plans;
+  if (plans != nullptr) [[likely]]
+    return *plans;
   auto* made = new DevicePlans();
   if (mine.compare_exchange_strong(plans, made)) return *made;
   delete made;
@@ -49,8 +50,10 @@ at::Tensor make_tensor(c10::Storage&& storage, const OutputPlan& plan) {
   } else {
     impl->set_sizes_and_strides(plan.sizes, plan.strides, plan.offset);
   }
-  if (plan.conj) [[unlikely]] impl->_set_conj(true);
-  if (plan.neg) [[unlikely]] impl->_set_neg(true);
+  if (plan.conj) [[unlikely]]
+    impl->_set_conj(true);
+  if (plan.neg) [[unlikely]]
+    impl->_set_neg(true);
   return at::Tensor(std::move(impl));
 }
 
@@ -261,8 +264,8 @@ void replace(DevicePlans& plans, Plan* old, Plan* plan) {
   old->mode.store(Plan::Mode::kReplaced, std::memory_order_release);
 }
 
-// Plans whose outputs the worker had to change, as it told since the last look: asked for once more. A plan that is wrong
-// again with what the worker itself had said is asked for every time.
+// Plans whose outputs the worker had to change, as it told since the last look: asked for once more. A plan that is
+// wrong again with what the worker itself had said is asked for every time.
 void take_conformed(DevicePlans& plans, client::Queue& queue) {
   PlanId id;
   while (queue.take_conformed(&id)) {
@@ -287,7 +290,8 @@ Plan* make_plan(const Operator& op, const c10::IValue* arguments, const CallKey&
   }
   auto body = describe_call(op, arguments, key);
   if (!told) {
-    return define(queue, body, asks_always ? Plan::Mode::kAsk : Plan::Mode::kLearn, reads, creates_max(op, arguments), {});
+    return define(queue, body, asks_always ? Plan::Mode::kAsk : Plan::Mode::kLearn, reads, creates_max(op, arguments),
+                  {});
   }
   body.outputs = to_wire(told->outputs, reads, tensor_places(op, arguments));
   const uint16_t creates = count_creates(told->outputs);  // before the outputs are moved
@@ -340,7 +344,8 @@ void forward_at_depth(const Operator& op, torch::jit::Stack* stack, int depth) {
     return forward_at_depth(op, stack, depth + 1);
   }
   client::Queue& queue = queue_for(c10::Device(c10::DeviceType::CUDA, key.device()));
-  if (queue.any_conformed()) [[unlikely]] take_conformed(plans_of(key.device()), queue);
+  if (queue.any_conformed()) [[unlikely]]
+    take_conformed(plans_of(key.device()), queue);
   if (op.flags != FlagCheck::kNone) send_flags_if_changed(op.flags, queue, key.device());
   const client::PlanKey hash = key.hash();
   Plan* plan = plans_of(key.device()).table.find(hash);
@@ -408,7 +413,8 @@ bool launch_blocking() {
 
 void forward(const Operator& op, torch::jit::Stack* stack) {
   forward_at_depth(op, stack, 0);
-  if (launch_blocking()) [[unlikely]] synchronize_device(-1);
+  if (launch_blocking()) [[unlikely]]
+    synchronize_device(-1);
 }
 
 }  // namespace waldo::torch_frontend

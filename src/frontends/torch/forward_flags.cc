@@ -29,8 +29,8 @@ uint64_t cheap_flags() {
   return word;
 }
 
-constexpr uint64_t kPrecisionBits =
-    static_cast<uint64_t>(wire::ContextFlag::kAllowTf32Cublas) | static_cast<uint64_t>(wire::ContextFlag::kAllowTf32Cudnn);
+constexpr uint64_t kPrecisionBits = static_cast<uint64_t>(wire::ContextFlag::kAllowTf32Cublas) |
+                                    static_cast<uint64_t>(wire::ContextFlag::kAllowTf32Cudnn);
 
 // float32Precision() and not allowTF32…(): those throw when a program mixed the old and the new way to say it.
 uint64_t precision_flags() {
@@ -62,7 +62,8 @@ void send_flags_if_changed(FlagCheck what, client::Queue& queue, c10::DeviceInde
   const uint64_t last = mine.load(std::memory_order_relaxed);
   const bool all = what == FlagCheck::kAll || last == kNeverSent;
   const uint64_t word = cheap_flags() | (all ? precision_flags() : last & kPrecisionBits);
-  if (word == last) [[likely]] return;
+  if (word == last) [[likely]]
+    return;
   wire::Command command;
   command.kind = wire::CommandKind::kSetFlags;
   command.value = word;

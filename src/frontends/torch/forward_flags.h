@@ -11,9 +11,9 @@
 namespace waldo::torch_frontend {
 
 enum class FlagCheck : uint8_t {
-  kNone,    // pointwise: nothing there changes what it computes
-  kCheap,   // all but the float32 precisions, which PyTorch keeps in a hash map
-  kAll,     // matrix products, convolutions, cuDNN's cells
+  kNone,   // pointwise: nothing there changes what it computes
+  kCheap,  // all but the float32 precisions, which PyTorch keeps in a hash map
+  kAll,    // matrix products, convolutions, cuDNN's cells
 };
 
 // Hot: for every operator that is not pointwise. A few loads, and a command only when something changed.

@@ -107,8 +107,8 @@ WorkerGenerator* WorkerGenerator::clone_impl() const {
 
 uint32_t generator_number(const std::optional<at::Generator>& generator, c10::DeviceIndex device) {
   if (!generator.has_value() || !generator->defined()) return 0;
-  TORCH_CHECK(generator->device().type() == c10::DeviceType::CUDA, "Expected a 'cuda' device type for generator but found '",
-              generator->device().type(), "'");
+  TORCH_CHECK(generator->device().type() == c10::DeviceType::CUDA,
+              "Expected a 'cuda' device type for generator but found '", generator->device().type(), "'");
   TORCH_CHECK(generator->device().index() == device, "Expected a generator of cuda:", static_cast<int>(device),
               " but found one of ", generator->device());
   return static_cast<WorkerGenerator*>(generator->unsafeGetGeneratorImpl())->number();

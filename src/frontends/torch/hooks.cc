@@ -44,8 +44,9 @@ class Hooks final : public at::CUDAHooksInterface {
 
   c10::Device getDeviceFromPtr(void* address) const override {
     const int device = device_of_address(address);
-    TORCH_CHECK(device >= 0, "The specified pointer does not belong to a Waldo device: nothing else can make CUDA "
-                             "memory in this process");
+    TORCH_CHECK(device >= 0,
+                "The specified pointer does not belong to a Waldo device: nothing else can make CUDA "
+                "memory in this process");
     return {c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(device)};
   }
   bool isPinnedPtr(const void* address) const override { return is_pinned(address); }
@@ -68,8 +69,6 @@ std::unique_ptr<at::CUDAHooksInterface> make_hooks(at::CUDAHooksArgs) { return s
 
 }  // namespace
 
-void register_hooks() {
-  at::CUDAHooksRegistry()->Register("CUDAHooks", make_hooks, "Waldo", c10::REGISTRY_PREFERRED);
-}
+void register_hooks() { at::CUDAHooksRegistry()->Register("CUDAHooks", make_hooks, "Waldo", c10::REGISTRY_PREFERRED); }
 
 }  // namespace waldo::torch_frontend

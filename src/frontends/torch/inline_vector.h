@@ -21,12 +21,14 @@ class InlineVector {
   InlineVector& operator=(const InlineVector&) = delete;
 
   void push_back(T value) {
-    if (size_ == capacity_) [[unlikely]] grow(size_ + 1);
+    if (size_ == capacity_) [[unlikely]]
+      grow(size_ + 1);
     data_[size_++] = value;
   }
   // `count` more values, not initialised; they are to be written at once.
   T* append(size_t count) {
-    if (size_ + count > capacity_) [[unlikely]] grow(size_ + count);
+    if (size_ + count > capacity_) [[unlikely]]
+      grow(size_ + count);
     T* first = data_ + size_;
     size_ += count;
     return first;

@@ -34,7 +34,8 @@ c10::Device far_device(std::optional<at::Device> device) {
 }
 
 void check_options(std::optional<at::Layout> layout, std::optional<bool> pin_memory) {
-  TORCH_CHECK_NOT_IMPLEMENTED(!layout || *layout == at::kStrided, "only strided tensors exist on a Waldo device, not ", *layout);
+  TORCH_CHECK_NOT_IMPLEMENTED(!layout || *layout == at::kStrided, "only strided tensors exist on a Waldo device, not ",
+                              *layout);
   TORCH_CHECK(!pin_memory || !*pin_memory, "Only dense CPU tensors can be pinned");
 }
 
@@ -47,7 +48,8 @@ at::Tensor make(uint64_t bytes, at::ScalarType dtype, c10::Device device) {
 // What torch.use_deterministic_algorithms() promises of memory that nobody wrote.
 void fill_if_deterministic(at::Tensor& tensor) {
   const auto& context = at::globalContext();
-  if (!context.deterministicAlgorithms() || !context.deterministicFillUninitializedMemory()) [[likely]] return;
+  if (!context.deterministicAlgorithms() || !context.deterministicFillUninitializedMemory()) [[likely]]
+    return;
   const auto dtype = tensor.scalar_type();
   if (tensor.is_floating_point() || tensor.is_complex()) {
     tensor.fill_(std::numeric_limits<double>::quiet_NaN());
@@ -55,12 +57,23 @@ void fill_if_deterministic(at::Tensor& tensor) {
     tensor.fill_(true);
   } else {
     switch (dtype) {
-      case at::kByte: tensor.fill_(std::numeric_limits<uint8_t>::max()); break;
-      case at::kChar: tensor.fill_(std::numeric_limits<int8_t>::max()); break;
-      case at::kShort: tensor.fill_(std::numeric_limits<int16_t>::max()); break;
-      case at::kInt: tensor.fill_(std::numeric_limits<int32_t>::max()); break;
-      case at::kLong: tensor.fill_(std::numeric_limits<int64_t>::max()); break;
-      default: break;
+      case at::kByte:
+        tensor.fill_(std::numeric_limits<uint8_t>::max());
+        break;
+      case at::kChar:
+        tensor.fill_(std::numeric_limits<int8_t>::max());
+        break;
+      case at::kShort:
+        tensor.fill_(std::numeric_limits<int16_t>::max());
+        break;
+      case at::kInt:
+        tensor.fill_(std::numeric_limits<int32_t>::max());
+        break;
+      case at::kLong:
+        tensor.fill_(std::numeric_limits<int64_t>::max());
+        break;
+      default:
+        break;
     }
   }
 }
@@ -85,7 +98,8 @@ at::Tensor empty_strided(at::IntArrayRef size, at::IntArrayRef stride, std::opti
               ") must match dimensionality of strides (", stride.size(), ")");
   at::detail::check_size_nonnegative(size);
   const auto type = c10::dtype_or_default(dtype);
-  at::Tensor tensor = make(at::detail::computeStorageNbytes(size, stride, c10::elementSize(type)), type, far_device(device));
+  at::Tensor tensor =
+      make(at::detail::computeStorageNbytes(size, stride, c10::elementSize(type)), type, far_device(device));
   tensor.unsafeGetTensorImpl()->set_sizes_and_strides(size, stride);
   fill_if_deterministic(tensor);
   return tensor;
@@ -117,7 +131,8 @@ const at::Tensor& resize_(const at::Tensor& self, at::IntArrayRef size, std::opt
   return self;
 }
 
-at::Tensor& set_storage(at::Tensor& self, at::Storage source, int64_t offset, at::IntArrayRef size, at::IntArrayRef stride) {
+at::Tensor& set_storage(at::Tensor& self, at::Storage source, int64_t offset, at::IntArrayRef size,
+                        at::IntArrayRef stride) {
   at::native::checkSetStorage(self, source, offset, size, stride);
   auto* impl = self.unsafeGetTensorImpl();
   impl->set_storage_offset(offset);
@@ -154,11 +169,13 @@ void record_stream(at::Tensor&, c10::Stream) {}  // one queue per device: memory
 
 // No cuDNN and no MIOpen here: composites take PyTorch's own CTC.
 bool no_ctc(const at::Tensor&, const at::Tensor&, at::IntArrayRef, at::IntArrayRef, int64_t) { return false; }
-bool no_ctc_tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t) { return false; }
+bool no_ctc_tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t) {
+  return false;
+}
 
 // Of the attention forms the math one runs on every worker.
-int64_t sdp_choice(const at::Tensor&, const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, double, bool,
-                   std::optional<double>, bool) {
+int64_t sdp_choice(const at::Tensor&, const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, double,
+                   bool, std::optional<double>, bool) {
   return static_cast<int64_t>(sdp::SDPBackend::math);
 }
 

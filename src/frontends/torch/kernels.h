@@ -1,5 +1,5 @@
-// Operators that the CUDA key does not forward as they are: those that only make or re-shape tensors (nothing is sent, or
-// one CREATE), those that move bytes between here and a worker, and those whose answer is known here.
+// Operators that the CUDA key does not forward as they are: those that only make or re-shape tensors (nothing is sent,
+// or one CREATE), those that move bytes between here and a worker, and those whose answer is known here.
 //
 // Threads: any.
 #pragma once

@@ -59,8 +59,10 @@ void download_raw(at::Tensor& host, const at::Tensor& far) {
 
 // Up. Bytes go straight to where they belong when that is one dense range, else through a temporary on the device.
 void copy_up(at::Tensor& self, const at::Tensor& given) {
-  TORCH_CHECK_NOT_IMPLEMENTED(given.is_cpu(), "Cannot copy out of ", given.device().str(), " tensor into a Waldo device");
-  TORCH_CHECK_NOT_IMPLEMENTED(given.layout() == at::kStrided, "Cannot copy a ", given.layout(), " tensor to a Waldo device");
+  TORCH_CHECK_NOT_IMPLEMENTED(given.is_cpu(), "Cannot copy out of ", given.device().str(),
+                              " tensor into a Waldo device");
+  TORCH_CHECK_NOT_IMPLEMENTED(given.layout() == at::kStrided, "Cannot copy a ", given.layout(),
+                              " tensor to a Waldo device");
   at::Tensor source = given.resolve_conj().resolve_neg();
   // The smaller dtype travels; the other side converts, with the same result.
   if (source.scalar_type() != self.scalar_type() && source.element_size() > self.element_size()) {
@@ -106,13 +108,15 @@ at::Tensor& copy_(at::Tensor& self, const at::Tensor& source, bool non_blocking)
   } else {
     const auto* to = storage_ref(*self.unsafeGetTensorImpl());
     const auto* from = storage_ref(*source.unsafeGetTensorImpl());
-    if (to != nullptr && from != nullptr && to->queue != from->queue && &to->queue->session() != &from->queue->session()) {
+    if (to != nullptr && from != nullptr && to->queue != from->queue &&
+        &to->queue->session() != &from->queue->session()) {
       copy_up(self, source.cpu());  // two hosts
     } else {
       forward_copy(self, source, non_blocking);
     }
   }
-  if (launch_blocking()) [[unlikely]] synchronize_device(-1);
+  if (launch_blocking()) [[unlikely]]
+    synchronize_device(-1);
   return self;
 }
 

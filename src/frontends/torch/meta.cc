@@ -79,7 +79,8 @@ class MetaCall {
     auto& storage = storages_[key_.storage_index(ref)];
     if (!storage) {
       auto* allocator = c10::GetAllocator(c10::DeviceType::Meta);
-      storage = c10::Storage(c10::Storage::use_byte_size_t(), ref->bytes, allocator->allocate(ref->bytes), allocator, true);
+      storage =
+          c10::Storage(c10::Storage::use_byte_size_t(), ref->bytes, allocator->allocate(ref->bytes), allocator, true);
     }
     auto impl = c10::make_intrusive<c10::TensorImpl>(c10::Storage(storage), c10::DispatchKeySet(c10::DispatchKey::Meta),
                                                      tensor.dtype());
@@ -161,8 +162,8 @@ class MetaCall {
     fresh_.push_back(out.storage().unsafeGetStorageImpl());
     plan->kind = wire::OutputKind::kNew;
     plan->slot = static_cast<uint16_t>(fresh_.size() - 1);
-    plan->storage_bytes =
-        at::detail::computeStorageNbytes(out.sizes(), out.strides(), out.dtype().itemsize(), static_cast<size_t>(plan->offset));
+    plan->storage_bytes = at::detail::computeStorageNbytes(out.sizes(), out.strides(), out.dtype().itemsize(),
+                                                           static_cast<size_t>(plan->offset));
     return true;
   }
 

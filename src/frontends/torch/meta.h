@@ -1,6 +1,6 @@
-// What an operator will make. Told by a rule of ours for the commonest ones that need it (meta_rules.h), else by PyTorch's
-// own C++ Meta kernels: the ones that were registered before `import torch` put Python in front of them (op_table.h); an
-// in-place operator that has neither makes nothing. No GIL, no round trip.
+// What an operator will make. Told by a rule of ours for the commonest ones that need it (meta_rules.h), else by
+// PyTorch's own C++ Meta kernels: the ones that were registered before `import torch` put Python in front of them
+// (op_table.h); an in-place operator that has neither makes nothing. No GIL, no round trip.
 #pragma once
 
 #include <ATen/core/ivalue.h>

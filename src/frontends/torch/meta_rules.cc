@@ -95,7 +95,8 @@ bool convolution(const c10::IValue* a, Outputs* outputs) {
   const bool transposed = a[6].toBool();
   const int64_t groups = a[8].toInt();
   if (dim < 4 || dim != weight.dim() || groups < 1) return false;  // 1-d runs as 2-d, in a layout of its own
-  if (weight.size(transposed ? 0 : 1) * (transposed ? 1 : groups) != input.size(1)) return false;  // an error: the worker says it
+  if (weight.size(transposed ? 0 : 1) * (transposed ? 1 : groups) != input.size(1))
+    return false;  // an error: the worker says it
   if (present(a[2]) && tensor_at(a, 2).numel() != (transposed ? weight.size(1) * groups : weight.size(0))) return false;
   Sizes sizes{input.size(0), transposed ? weight.size(1) * groups : weight.size(0)};
   for (int64_t i = 2; i < dim; ++i) {
@@ -231,7 +232,8 @@ bool outputs_are_arguments(const Operator& op, const c10::IValue* arguments, std
       const auto* given = schema.arguments()[i].alias_info();
       if (given != nullptr && given->isWrite() && given->beforeSets() == alias->beforeSets()) found = i;
     }
-    if (found == schema.arguments().size() || op.arguments[found] != ArgumentClass::kTensor || !present(arguments[found])) {
+    if (found == schema.arguments().size() || op.arguments[found] != ArgumentClass::kTensor ||
+        !present(arguments[found])) {
       return false;
     }
     OutputPlan plan;

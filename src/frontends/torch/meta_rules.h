@@ -1,5 +1,5 @@
-// What the commonest operators make for which PyTorch has no C++ Meta kernel, as rules of our own. A rule that is wrong for
-// a worker costs one conform (the worker lays its output out as foretold, and the plan is asked for from then on).
+// What the commonest operators make for which PyTorch has no C++ Meta kernel, as rules of our own. A rule that is wrong
+// for a worker costs one conform (the worker lays its output out as foretold, and the plan is asked for from then on).
 #pragma once
 
 #include <ATen/core/ivalue.h>

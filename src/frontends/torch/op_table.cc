@@ -35,12 +35,30 @@ constexpr ListedOperator kListed[] = {
 
 // Kernels in kernels.cc and kernels_copy.cc.
 const Names kByHand = {
-    "aten::empty.memory_format", "aten::empty_strided", "aten::as_strided", "aten::resize_", "aten::_reshape_alias",
-    "aten::view", "aten::unfold", "aten::view_as_real", "aten::view_as_complex", "aten::set_",
-    "aten::set_.source_Tensor", "aten::set_.source_Storage", "aten::set_.source_Storage_storage_offset", "aten::copy_",
-    "aten::_copy_from", "aten::_copy_from_and_resize", "aten::_local_scalar_dense", "aten::is_set_to",
-    "aten::record_stream", "aten::_use_cudnn_ctc_loss", "aten::_use_cudnn_ctc_loss.Tensor",
-    "aten::_use_miopen_ctc_loss", "aten::_use_miopen_ctc_loss.Tensor", "aten::_fused_sdp_choice",
+    "aten::empty.memory_format",
+    "aten::empty_strided",
+    "aten::as_strided",
+    "aten::resize_",
+    "aten::_reshape_alias",
+    "aten::view",
+    "aten::unfold",
+    "aten::view_as_real",
+    "aten::view_as_complex",
+    "aten::set_",
+    "aten::set_.source_Tensor",
+    "aten::set_.source_Storage",
+    "aten::set_.source_Storage_storage_offset",
+    "aten::copy_",
+    "aten::_copy_from",
+    "aten::_copy_from_and_resize",
+    "aten::_local_scalar_dense",
+    "aten::is_set_to",
+    "aten::record_stream",
+    "aten::_use_cudnn_ctc_loss",
+    "aten::_use_cudnn_ctc_loss.Tensor",
+    "aten::_use_miopen_ctc_loss",
+    "aten::_use_miopen_ctc_loss.Tensor",
+    "aten::_fused_sdp_choice",
     "aten::_efficientzerotensor",
 };
 
@@ -53,29 +71,43 @@ const Names kAlsoForwarded = {"aten::convolution"};
 
 // Meta and the worker differ in sizes or dtypes that only the worker knows.
 const Names kLearned = {
-    "aten::native_batch_norm", "aten::native_batch_norm.out", "aten::native_batch_norm_backward",
-    "aten::_native_batch_norm_legit", "aten::_native_batch_norm_legit.no_stats",
-    "aten::_native_batch_norm_legit.out", "aten::_native_batch_norm_legit.no_stats_out",
-    "aten::_native_batch_norm_legit_no_training", "aten::_native_batch_norm_legit_functional",
-    "aten::_batch_norm_with_update", "aten::_batch_norm_with_update.out", "aten::_batch_norm_no_update",
-    "aten::batch_norm_backward", "aten::_embedding_bag", "aten::_embedding_bag_forward_only",
-    "aten::histc", "aten::multinomial", "aten::native_group_norm", "aten::native_group_norm_backward",
-    "aten::_thnn_fused_lstm_cell", "aten::_thnn_fused_gru_cell",
+    "aten::native_batch_norm",
+    "aten::native_batch_norm.out",
+    "aten::native_batch_norm_backward",
+    "aten::_native_batch_norm_legit",
+    "aten::_native_batch_norm_legit.no_stats",
+    "aten::_native_batch_norm_legit.out",
+    "aten::_native_batch_norm_legit.no_stats_out",
+    "aten::_native_batch_norm_legit_no_training",
+    "aten::_native_batch_norm_legit_functional",
+    "aten::_batch_norm_with_update",
+    "aten::_batch_norm_with_update.out",
+    "aten::_batch_norm_no_update",
+    "aten::batch_norm_backward",
+    "aten::_embedding_bag",
+    "aten::_embedding_bag_forward_only",
+    "aten::histc",
+    "aten::multinomial",
+    "aten::native_group_norm",
+    "aten::native_group_norm_backward",
+    "aten::_thnn_fused_lstm_cell",
+    "aten::_thnn_fused_gru_cell",
 };
 
 // Tagged as of unknown size, but the sizes follow from what the key holds.
-const Names kNotAsked = {"aten::index.Tensor", "aten::_ctc_loss", "aten::linalg_lstsq.out", "aten::_local_scalar_dense"};
+const Names kNotAsked = {"aten::index.Tensor", "aten::_ctc_loss", "aten::linalg_lstsq.out",
+                         "aten::_local_scalar_dense"};
 
 const Names kScalarsInKey = {
-    "aten::arange", "aten::arange.out", "aten::arange.start", "aten::arange.start_out", "aten::arange.start_step",
-    "aten::linspace", "aten::linspace.out", "aten::logspace", "aten::logspace.out", "aten::range.out", "aten::range",
-    "aten::range.step",
+    "aten::arange",   "aten::arange.out",   "aten::arange.start", "aten::arange.start_out", "aten::arange.start_step",
+    "aten::linspace", "aten::linspace.out", "aten::logspace",     "aten::logspace.out",     "aten::range.out",
+    "aten::range",    "aten::range.step",
 };
 
 // Indices and lengths that CUDA's kernels take from the CPU.
-const Names kUploadsCpuTensors = {"aten::index.Tensor", "aten::index.Tensor_out", "aten::_index_put_impl_",
-                                  "aten::index_put_", "aten::index_put", "aten::_ctc_loss.Tensor",
-                                  "aten::_ctc_loss_backward.Tensor"};
+const Names kUploadsCpuTensors = {
+    "aten::index.Tensor", "aten::index.Tensor_out", "aten::_index_put_impl_",         "aten::index_put_",
+    "aten::index_put",    "aten::_ctc_loss.Tensor", "aten::_ctc_loss_backward.Tensor"};
 
 ArgumentClass class_of(const c10::Type& type) {
   switch (type.kind()) {
@@ -209,8 +241,7 @@ std::vector<c10::OperatorHandle> forwarded_operators() {
     if (!handle) continue;
     std::string name = name_of(operator_name);
     if (kByHand.contains(name) || kStayComposite.contains(name)) continue;
-    const bool decomposed =
-        handle->hasKernelForDispatchKey(c10::DispatchKey::CompositeExplicitAutogradNonFunctional);
+    const bool decomposed = handle->hasKernelForDispatchKey(c10::DispatchKey::CompositeExplicitAutogradNonFunctional);
     if (!listed.contains(name) && !decomposed && !kAlsoForwarded.contains(name)) continue;
     found.emplace_back(std::move(name), *handle);
   }

@@ -1,5 +1,5 @@
-// What the forwarding part knows of each operator: the classes of its arguments, how its outputs are foretold, and which
-// operators the CUDA key forwards at all.
+// What the forwarding part knows of each operator: the classes of its arguments, how its outputs are foretold, and
+// which operators the CUDA key forwards at all.
 //
 // Owns:    Operators live for ever, one per registered kernel.
 // Threads: made while registering, by one thread; read-only afterwards.
@@ -18,36 +18,51 @@
 namespace waldo::torch_frontend {
 
 enum class ArgumentClass : uint8_t {
-  kTensor, kTensorList, kScalar, kFloat, kFloatList, kScalarList,  // values outside the key
-  kInt, kBool, kString, kIntList, kBoolList, kStringList, kDType, kLayout, kMemoryFormat, kDevice, kGenerator,
+  kTensor,
+  kTensorList,
+  kScalar,
+  kFloat,
+  kFloatList,
+  kScalarList,  // values outside the key
+  kInt,
+  kBool,
+  kString,
+  kIntList,
+  kBoolList,
+  kStringList,
+  kDType,
+  kLayout,
+  kMemoryFormat,
+  kDevice,
+  kGenerator,
   kOther,  // nothing that can be sent
 };
 
 // Where the outputs of an operator come from when there is no plan yet.
 enum class Foresight : uint8_t {
-  kMeta,    // PyTorch's C++ Meta kernel, else as kLearn
-  kLearn,   // ask once per plan
-  kAsk,     // ask every time: the outputs depend on values
+  kMeta,   // PyTorch's C++ Meta kernel, else as kLearn
+  kLearn,  // ask once per plan
+  kAsk,    // ask every time: the outputs depend on values
 };
 
 struct Operator {
   explicit Operator(c10::OperatorHandle handle);
 
   const c10::OperatorHandle handle;
-  uint64_t id = 0;                         // in keys; unique in this process
+  uint64_t id = 0;  // in keys; unique in this process
   std::vector<ArgumentClass> arguments;
-  std::vector<bool> written;               // per argument: the schema says it is written (out=, in-place)
+  std::vector<bool> written;  // per argument: the schema says it is written (out=, in-place)
   size_t return_count = 0;
   Foresight foresight = Foresight::kMeta;
-  bool scalars_in_key = false;             // a Scalar's or float's value shapes the outputs (arange, upsample)
-  bool masks_ask = false;                  // kAsk when an index is a bool or uint8 mask (index.Tensor)
-  bool uploads_cpu_tensors = false;        // CPU tensors with dimensions are allowed and go to the device first (index)
-  bool crosses_devices = false;            // its tensors may live on several devices (copy_)
+  bool scalars_in_key = false;       // a Scalar's or float's value shapes the outputs (arange, upsample)
+  bool masks_ask = false;            // kAsk when an index is a bool or uint8 mask (index.Tensor)
+  bool uploads_cpu_tensors = false;  // CPU tensors with dimensions are allowed and go to the device first (index)
+  bool crosses_devices = false;      // its tensors may live on several devices (copy_)
   bool pointwise = false;
-  FlagCheck flags = FlagCheck::kCheap;     // which context flags can change what it computes
+  FlagCheck flags = FlagCheck::kCheap;          // which context flags can change what it computes
   std::optional<c10::SafeKernelFunction> meta;  // see snapshot_meta_kernels()
 
-  std::string name() const;                // "aten::add.Tensor"
+  std::string name() const;  // "aten::add.Tensor"
 };
 
 // The C++ Meta kernel that `handle` had when snapshot_meta_kernels() ran; none when it had none.

@@ -1,5 +1,5 @@
-// Pinned host memory. There is no driver here to pin pages for; such memory is ordinary, page-aligned, and remembered, so that
-// pin_memory() and is_pinned() answer as they do beside a GPU.
+// Pinned host memory. There is no driver here to pin pages for; such memory is ordinary, page-aligned, and remembered,
+// so that pin_memory() and is_pinned() answer as they do beside a GPU.
 #pragma once
 
 #include <c10/core/Allocator.h>

@@ -21,16 +21,26 @@ struct DTypePair {
   wire::DType wire;
 };
 constexpr DTypePair kDTypes[] = {
-    {at::kByte, wire::DType::kUint8},           {at::kChar, wire::DType::kInt8},
-    {at::kShort, wire::DType::kInt16},          {at::kInt, wire::DType::kInt32},
-    {at::kLong, wire::DType::kInt64},           {at::kHalf, wire::DType::kFloat16},
-    {at::kFloat, wire::DType::kFloat32},        {at::kDouble, wire::DType::kFloat64},
-    {at::kComplexHalf, wire::DType::kComplex32}, {at::kComplexFloat, wire::DType::kComplex64},
-    {at::kComplexDouble, wire::DType::kComplex128}, {at::kBool, wire::DType::kBool},
-    {at::kBFloat16, wire::DType::kBfloat16},    {at::kUInt16, wire::DType::kUint16},
-    {at::kUInt32, wire::DType::kUint32},        {at::kUInt64, wire::DType::kUint64},
-    {at::kFloat8_e4m3fn, wire::DType::kFloat8E4M3Fn}, {at::kFloat8_e5m2, wire::DType::kFloat8E5M2},
-    {at::kFloat8_e4m3fnuz, wire::DType::kFloat8E4M3Fnuz}, {at::kFloat8_e5m2fnuz, wire::DType::kFloat8E5M2Fnuz},
+    {at::kByte, wire::DType::kUint8},
+    {at::kChar, wire::DType::kInt8},
+    {at::kShort, wire::DType::kInt16},
+    {at::kInt, wire::DType::kInt32},
+    {at::kLong, wire::DType::kInt64},
+    {at::kHalf, wire::DType::kFloat16},
+    {at::kFloat, wire::DType::kFloat32},
+    {at::kDouble, wire::DType::kFloat64},
+    {at::kComplexHalf, wire::DType::kComplex32},
+    {at::kComplexFloat, wire::DType::kComplex64},
+    {at::kComplexDouble, wire::DType::kComplex128},
+    {at::kBool, wire::DType::kBool},
+    {at::kBFloat16, wire::DType::kBfloat16},
+    {at::kUInt16, wire::DType::kUint16},
+    {at::kUInt32, wire::DType::kUint32},
+    {at::kUInt64, wire::DType::kUint64},
+    {at::kFloat8_e4m3fn, wire::DType::kFloat8E4M3Fn},
+    {at::kFloat8_e5m2, wire::DType::kFloat8E5M2},
+    {at::kFloat8_e4m3fnuz, wire::DType::kFloat8E4M3Fnuz},
+    {at::kFloat8_e5m2fnuz, wire::DType::kFloat8E5M2Fnuz},
     {at::kFloat8_e8m0fnu, wire::DType::kFloat8E8M0Fnu},
 };
 
@@ -164,7 +174,8 @@ wire::Argument describe_argument(const Operator& op, ArgumentClass what, const c
       return argument;
     case ArgumentClass::kMemoryFormat:
       // The wire's numbers: 0 contiguous, 1 preserve, 2 channels_last, 3 channels_last_3d.
-      static_assert(static_cast<int>(at::MemoryFormat::Contiguous) == 0 && static_cast<int>(at::MemoryFormat::Preserve) == 1 &&
+      static_assert(static_cast<int>(at::MemoryFormat::Contiguous) == 0 &&
+                    static_cast<int>(at::MemoryFormat::Preserve) == 1 &&
                     static_cast<int>(at::MemoryFormat::ChannelsLast) == 2 &&
                     static_cast<int>(at::MemoryFormat::ChannelsLast3d) == 3);
       argument.kind = Kind::kMemoryFormat;
@@ -173,8 +184,8 @@ wire::Argument describe_argument(const Operator& op, ArgumentClass what, const c
     case ArgumentClass::kDevice: {
       const auto device = value.toDevice();
       argument.kind = Kind::kDevice;
-      argument.ints.push_back(device.is_cuda() ? queue_for(c10::Device(device.type(), resolve_device(device.index()))).id().raw
-                                               : -1);
+      argument.ints.push_back(
+          device.is_cuda() ? queue_for(c10::Device(device.type(), resolve_device(device.index()))).id().raw : -1);
       return argument;
     }
     case ArgumentClass::kGenerator:
@@ -245,7 +256,8 @@ OutputPlan read_output(const wire::Output& from, uint16_t reads, const std::vect
   output.contiguous = is_contiguous(from.tensor.sizes, from.tensor.strides);
   switch (from.kind) {
     case wire::OutputKind::kArgument:
-      if (from.tensor_index >= places.size()) throw_status(Status(StatusKind::kInternal, "the worker's report names no argument"));
+      if (from.tensor_index >= places.size())
+        throw_status(Status(StatusKind::kInternal, "the worker's report names no argument"));
       output.place = places[from.tensor_index];
       break;
     case wire::OutputKind::kNew:

@@ -19,7 +19,7 @@
 
 namespace waldo::torch_frontend {
 
-wire::DType to_wire(at::ScalarType dtype);      // throws NotImplementedError for one that cannot travel
+wire::DType to_wire(at::ScalarType dtype);  // throws NotImplementedError for one that cannot travel
 at::ScalarType from_wire(wire::DType dtype);
 
 // Which tensor of a call: an argument, or an element of an argument that is a list (-1: not a list).
@@ -34,10 +34,10 @@ struct OutputPlan {
   bool contiguous = true;
   bool conj = false, neg = false;
   at::ScalarType dtype = at::kFloat;
-  uint16_t slot = 0;          // kNew: which of the created ones; kViewOf: which of the storages read
-  TensorPlace place;          // kArgument
+  uint16_t slot = 0;  // kNew: which of the created ones; kViewOf: which of the storages read
+  TensorPlace place;  // kArgument
   uint64_t storage_bytes = 0;
-  int64_t offset = 0;         // elements
+  int64_t offset = 0;  // elements
   c10::SmallVector<int64_t, 5> sizes, strides;
   double number = 0;
   int64_t integer = 0;
@@ -52,12 +52,12 @@ struct Resize {
 
 struct Plan {
   enum class Mode : uint8_t {
-    kKnown,     // outputs are foretold
-    kResize,    // apply `resizes`, then look again
-    kLearn,     // ask, then keep the answer as the plan
-    kAsk,       // ask every time
-    kConformed, // was known, but the worker's outputs differ from it
-    kReplaced,  // look at `newer`
+    kKnown,      // outputs are foretold
+    kResize,     // apply `resizes`, then look again
+    kLearn,      // ask, then keep the answer as the plan
+    kAsk,        // ask every time
+    kConformed,  // was known, but the worker's outputs differ from it
+    kReplaced,   // look at `newer`
   };
   std::atomic<Mode> mode{Mode::kKnown};
   PlanId id;
@@ -65,7 +65,7 @@ struct Plan {
   std::vector<OutputPlan> outputs;
   std::vector<uint64_t> create_bytes;  // of each storage that `outputs` makes
   std::vector<Resize> resizes;
-  bool learned = false;               // `outputs` are what the worker itself said
+  bool learned = false;  // `outputs` are what the worker itself said
   std::atomic<Plan*> newer{nullptr};
 };
 

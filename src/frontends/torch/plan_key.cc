@@ -19,15 +19,28 @@ namespace {
 
 // The low byte of an argument's first word, so that no two argument lists give the same words.
 enum Mark : uint64_t {
-  kNone = 1, kTensor, kCpuScalar, kTensorList, kScalarInt, kScalarFloat, kScalarBool, kScalarComplex,
-  kInt, kBool, kDouble, kString, kList, kDevice, kGenerator,
+  kNone = 1,
+  kTensor,
+  kCpuScalar,
+  kTensorList,
+  kScalarInt,
+  kScalarFloat,
+  kScalarBool,
+  kScalarComplex,
+  kInt,
+  kBool,
+  kDouble,
+  kString,
+  kList,
+  kDevice,
+  kGenerator,
 };
 constexpr size_t kLinearMax = 16;
 
 uint64_t tensor_word(const c10::TensorImpl& impl, Mark mark) {
   const auto dtype = static_cast<uint64_t>(impl.dtype().toScalarType());
-  const uint64_t flags = (impl.is_conj() ? 1u : 0u) | (impl.is_neg() ? 2u : 0u) |
-                         (impl.is_wrapped_number() ? 4u : 0u) | (impl.storage_offset() != 0 ? 8u : 0u);
+  const uint64_t flags = (impl.is_conj() ? 1u : 0u) | (impl.is_neg() ? 2u : 0u) | (impl.is_wrapped_number() ? 4u : 0u) |
+                         (impl.storage_offset() != 0 ? 8u : 0u);
   return mark | dtype << 8 | static_cast<uint64_t>(impl.dim()) << 16 | flags << 24;
 }
 
@@ -36,7 +49,8 @@ uint64_t tensor_word(const c10::TensorImpl& impl, Mark mark) {
 // Storages are few: a linear look is fastest until lists (foreach) come.
 inline uint64_t CallKey::group_of(StorageRef* ref) {
   const size_t count = storages_.size();
-  if (count > kLinearMax) [[unlikely]] return group_slow(ref);
+  if (count > kLinearMax) [[unlikely]]
+    return group_slow(ref);
   for (size_t i = 0; i < count; ++i) {
     if (storages_[i] == ref) return i;
   }
@@ -46,7 +60,8 @@ inline uint64_t CallKey::group_of(StorageRef* ref) {
 
 uint64_t CallKey::group_slow(StorageRef* ref) {
   const auto bucket_of = [this](const StorageRef* which) {
-    return (reinterpret_cast<uintptr_t>(which) >> 4) * 0x9E3779B97F4A7C15ull >> (64 - std::bit_width(buckets_.size() - 1));
+    return (reinterpret_cast<uintptr_t>(which) >> 4) * 0x9E3779B97F4A7C15ull >>
+           (64 - std::bit_width(buckets_.size() - 1));
   };
   const auto add = [&](size_t index) {
     for (size_t at = bucket_of(storages_[index]);; at = (at + 1) & (buckets_.size() - 1)) {
@@ -70,7 +85,8 @@ uint64_t CallKey::group_slow(StorageRef* ref) {
 }
 
 uint16_t CallKey::storage_index(const StorageRef* ref) const {
-  if (storages_.size() > kLinearMax) return static_cast<uint16_t>(const_cast<CallKey*>(this)->group_slow(const_cast<StorageRef*>(ref)));
+  if (storages_.size() > kLinearMax)
+    return static_cast<uint16_t>(const_cast<CallKey*>(this)->group_slow(const_cast<StorageRef*>(ref)));
   for (size_t i = 0; i < storages_.size(); ++i) {
     if (storages_[i] == ref) return static_cast<uint16_t>(i);
   }
@@ -82,7 +98,8 @@ inline void CallKey::tensor(const Operator& op, const c10::IValue& value, size_t
   if (value.isNone()) return put(kNone);
   const c10::TensorImpl& impl = *value.unsafeToTensorImpl();
   StorageRef* const ref = storage_ref(impl);
-  if (ref == nullptr) [[unlikely]] return other_tensor_slow(op, value, argument, in_list);
+  if (ref == nullptr) [[unlikely]]
+    return other_tensor_slow(op, value, argument, in_list);
   if (device_ != ref->device) [[unlikely]] {
     if (device_ < 0) {
       device_ = ref->device;
@@ -126,7 +143,8 @@ inline void CallKey::scalar(const Operator& op, const c10::IValue& value) {
     put_value(std::bit_cast<uint64_t>(number.real()));
     put_value(std::bit_cast<uint64_t>(number.imag()));
   } else {
-    TORCH_CHECK_NOT_IMPLEMENTED(false, op.name(), ": a scalar of type ", value.tagKind(), " cannot be sent to a Waldo device");
+    TORCH_CHECK_NOT_IMPLEMENTED(false, op.name(), ": a scalar of type ", value.tagKind(),
+                                " cannot be sent to a Waldo device");
   }
 }
 
@@ -161,7 +179,8 @@ void CallKey::walk(const Operator& op, const c10::IValue* arguments) {
         value.isNone() ? put(kNone) : rare(op, value, op.arguments[i], i);
     }
   }
-  if (device_ < 0) [[unlikely]] device_ = current_device();  // a factory without a device argument
+  if (device_ < 0) [[unlikely]]
+    device_ = current_device();  // a factory without a device argument
 }
 
 void CallKey::rare(const Operator& op, const c10::IValue& value, ArgumentClass what, size_t argument) {
@@ -189,7 +208,8 @@ void CallKey::rare(const Operator& op, const c10::IValue& value, ArgumentClass w
       return;
     }
     case ArgumentClass::kGenerator: {
-      put(kGenerator | static_cast<uint64_t>(generator_number(value.toGenerator(), device_ < 0 ? current_device() : device_)) << 32);
+      put(kGenerator |
+          static_cast<uint64_t>(generator_number(value.toGenerator(), device_ < 0 ? current_device() : device_)) << 32);
       return;
     }
     case ArgumentClass::kIntList:
@@ -222,7 +242,8 @@ void CallKey::other_tensor_slow(const Operator& op, const c10::IValue& value, si
   if (!given.is_cpu() || given.layout() != at::kStrided) throw_mixed(op, given, argument);
   if (in_list) has_mask_ |= given.scalar_type() == at::kBool || given.scalar_type() == at::kByte;
   if (given.dim() == 0 && !op.written[argument]) {
-    put(tensor_word(*given.unsafeGetTensorImpl(), kCpuScalar) & ~(uint64_t{8 | 3} << 24));  // neither offset nor lazy bits
+    put(tensor_word(*given.unsafeGetTensorImpl(), kCpuScalar) &
+        ~(uint64_t{8 | 3} << 24));  // neither offset nor lazy bits
     const at::Tensor plain = given.resolve_conj().resolve_neg();
     uint64_t words[2] = {};
     std::memcpy(words, plain.const_data_ptr(), plain.element_size());

@@ -1,9 +1,10 @@
 // The key of a call: everything in it that decides how it runs and what comes out, as words to be hashed, and beside it
 // what changes from call to call: the storages used and the values of scalars and offsets.
 //
-// In the key: the operator; per tensor dtype, sizes, strides, conj and neg bits, whether the offset is zero, and which of
-// the call's storages it lies in, by first appearance; ints, bools, strings and lists by value. Not in it: the content
-// and names of storages, offsets, and the values of Scalars, floats and 0-dim CPU tensors (Operator::scalars_in_key).
+// In the key: the operator; per tensor dtype, sizes, strides, conj and neg bits, whether the offset is zero, and which
+// of the call's storages it lies in, by first appearance; ints, bools, strings and lists by value. Not in it: the
+// content and names of storages, offsets, and the values of Scalars, floats and 0-dim CPU tensors
+// (Operator::scalars_in_key).
 //
 // Owns:    nothing of the arguments; they must outlive it.
 // Threads: one; it lives on the stack of the call.

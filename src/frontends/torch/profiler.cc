@@ -1,6 +1,6 @@
 // Two registries that would otherwise be empty and make DDP and the profiler fail.
-#include <torch/csrc/distributed/c10d/reducer_timer.hpp>
 #include <torch/csrc/profiler/stubs/base.h>
+#include <torch/csrc/distributed/c10d/reducer_timer.hpp>
 
 #include "frontends/torch/device.h"
 #include "frontends/torch/register.h"

@@ -5,19 +5,20 @@
 
 namespace waldo::torch_frontend {
 
-// From the forwarding part (meta.cc, forward.cc). Called once each, in this order, before `import torch` runs its Python.
+// From the forwarding part (meta.cc, forward.cc). Called once each, in this order, before `import torch` runs its
+// Python.
 void snapshot_meta_kernels();  // PyTorch's C++ Meta kernels, before Python ones hide them
 void register_kernels();       // the boxed kernel for every operator, then the hand-written ones, then the stubs
 
-void register_hooks();         // CUDAHooksInterface; must come before the first at::detail::getCUDAHooks()
+void register_hooks();  // CUDAHooksInterface; must come before the first at::detail::getCUDAHooks()
 void register_guard();
 void register_allocator();
-void register_timer();         // DDP's reducer timer
+void register_timer();  // DDP's reducer timer
 void register_profiler();
 
 }  // namespace waldo::torch_frontend
 
-// Registers everything; safe to repeat. Returns null, or one line that says what is wrong (then nothing of ours is used).
-// `python_torch_loaded`: nonzero when `torch` is already imported, which is too late.
+// Registers everything; safe to repeat. Returns null, or one line that says what is wrong (then nothing of ours is
+// used). `python_torch_loaded`: nonzero when `torch` is already imported, which is too late.
 extern "C" WALDO_TORCH_API const char* waldo_torch_register(int python_torch_loaded);
 extern "C" WALDO_TORCH_API const char* waldo_torch_built_for();  // "2.13.0"

@@ -18,15 +18,15 @@
 namespace waldo::torch_frontend {
 namespace {
 
-constexpr uint64_t kStepBytes = 512;                 // the CUDA caching allocator's rounding
-constexpr uint64_t kSmallBytesMax = 1u << 20;        // its border between the small and the large pool
+constexpr uint64_t kStepBytes = 512;           // the CUDA caching allocator's rounding
+constexpr uint64_t kSmallBytesMax = 1u << 20;  // its border between the small and the large pool
 constexpr uint64_t kSegmentBytes = 2u << 20;
 constexpr uint32_t kExactClasses = kSmallBytesMax / kStepBytes;  // sizes up to 1 MiB: one class per 512 bytes
 constexpr uint32_t kStepsPerDoubling = 8;                        // above: 8 per doubling
 constexpr uint32_t kClasses = kExactClasses + 1 + kStepsPerDoubling * 32;
 
-constexpr uint64_t kReservedBytesMax = 1ull << 44;   // 16 TiB
-constexpr uint64_t kRegionBytes = 1ull << 32;        // of one device each, so that an address names its device
+constexpr uint64_t kReservedBytesMax = 1ull << 44;  // 16 TiB
+constexpr uint64_t kRegionBytes = 1ull << 32;       // of one device each, so that an address names its device
 constexpr uint64_t kRegions = kReservedBytesMax / kRegionBytes;
 
 std::atomic<bool> g_closed{false};
@@ -53,9 +53,9 @@ struct SizeClass {
 SizeClass size_class(uint64_t bytes) {
   const uint64_t steps = bytes / kStepBytes + (bytes % kStepBytes != 0);
   if (steps <= kExactClasses) return {static_cast<uint32_t>(steps), steps * kStepBytes};
-  const int log2 = std::bit_width(steps - 1) - 1;                      // 2^log2 < steps' span <= 2^(log2+1)
+  const int log2 = std::bit_width(steps - 1) - 1;  // 2^log2 < steps' span <= 2^(log2+1)
   const uint64_t unit = (1ull << log2) / kStepsPerDoubling;
-  const uint64_t part = (steps - 1 - (1ull << log2)) / unit;           // 0 … 7
+  const uint64_t part = (steps - 1 - (1ull << log2)) / unit;  // 0 … 7
   const uint64_t span_steps = (1ull << log2) + (part + 1) * unit;
   const uint32_t doubling = static_cast<uint32_t>(log2) - std::bit_width(uint64_t{kExactClasses - 1});
   return {kExactClasses + 1 + doubling * kStepsPerDoubling + static_cast<uint32_t>(part), span_steps * kStepBytes};
@@ -120,7 +120,8 @@ class Pool {
     const SizeClass kind = size_class(possible ? bytes : 0);
     const uint64_t taken = rounded(bytes);
     lock_.lock();
-    if (!possible || (stats_.limit != 0 && static_cast<uint64_t>(stats_.bytes[0].current) + taken > stats_.limit)) [[unlikely]] {
+    if (!possible || (stats_.limit != 0 && static_cast<uint64_t>(stats_.bytes[0].current) + taken > stats_.limit))
+        [[unlikely]] {
       ++stats_.out_of_memory;
       lock_.unlock();
       return nullptr;
@@ -194,7 +195,8 @@ class Pool {
     }
     if (stats_.bytes[0].current > stats_.reserved.current) [[unlikely]] {
       const int64_t missing = stats_.bytes[0].current - stats_.reserved.current;
-      const int64_t segments = (missing + static_cast<int64_t>(kSegmentBytes) - 1) / static_cast<int64_t>(kSegmentBytes);
+      const int64_t segments =
+          (missing + static_cast<int64_t>(kSegmentBytes) - 1) / static_cast<int64_t>(kSegmentBytes);
       add(stats_.reserved, segments * static_cast<int64_t>(kSegmentBytes));
       add(stats_.segments, segments);
     }
@@ -233,10 +235,10 @@ std::string in_units(uint64_t bytes) {
   const MemoryStats stats = memory_stats(device);
   const auto used = static_cast<uint64_t>(stats.bytes[0].current);
   const uint64_t free = stats.limit > used ? stats.limit - used : 0;
-  C10_THROW_ERROR(OutOfMemoryError,
-                  "CUDA out of memory. Tried to allocate " + in_units(bytes) + ". GPU " + std::to_string(device) +
-                      " has a total capacity of " + in_units(stats.limit) + " of which " + in_units(free) +
-                      " is free. Of the allocated memory " + in_units(used) + " is allocated by PyTorch.");
+  C10_THROW_ERROR(OutOfMemoryError, "CUDA out of memory. Tried to allocate " + in_units(bytes) + ". GPU " +
+                                        std::to_string(device) + " has a total capacity of " + in_units(stats.limit) +
+                                        " of which " + in_units(free) + " is free. Of the allocated memory " +
+                                        in_units(used) + " is allocated by PyTorch.");
 }
 
 StorageRef* take_ref(client::Queue& queue, c10::DeviceIndex device, uint64_t bytes, Slot slot) {
@@ -285,8 +287,7 @@ c10::DataPtr create_data(c10::DeviceIndex device, uint64_t bytes) {
 
 c10::Storage create_storage(c10::DeviceIndex device, uint64_t bytes) {
   return c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), static_cast<int64_t>(bytes),
-                                               create_data(device, bytes), allocator(),
-                                               true);
+                                               create_data(device, bytes), allocator(), true);
 }
 
 // The slot keeps its name: it moves to a StorageRef with an address of the new size.

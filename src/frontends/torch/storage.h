@@ -46,8 +46,8 @@ inline StorageRef* storage_ref(const c10::TensorImpl& tensor) {
 inline bool is_waldo(const c10::StorageImpl& storage) { return storage_ref(storage) != nullptr; }
 
 // A storage whose slot the next recorded call creates: nothing is recorded here. Hot: once per output of an operation.
-// Throws OutOfMemoryError when the device's memory would be exceeded (`slot` is given back then). `slot` may be none, to
-// be set in its StorageRef once the call is recorded.
+// Throws OutOfMemoryError when the device's memory would be exceeded (`slot` is given back then). `slot` may be none,
+// to be set in its StorageRef once the call is recorded.
 WALDO_TORCH_API c10::Storage make_storage(client::Queue& queue, c10::DeviceIndex device, uint64_t bytes, Slot slot);
 
 // The same as a DataPtr, with a slot of its own.
@@ -71,10 +71,10 @@ struct Tally {
 };
 struct MemoryStats {
   Tally count[3], bytes[3], requested[3];
-  Tally reserved;         // mirrors the peak of `bytes`, in 2 MiB steps, until empty_cache()
+  Tally reserved;  // mirrors the peak of `bytes`, in 2 MiB steps, until empty_cache()
   Tally segments;
   uint64_t out_of_memory = 0;
-  uint64_t limit = 0;     // bytes that may be allocated; 0: not known
+  uint64_t limit = 0;  // bytes that may be allocated; 0: not known
 };
 WALDO_TORCH_API MemoryStats memory_stats(c10::DeviceIndex device);
 WALDO_TORCH_API void reset_peak_memory(c10::DeviceIndex device);

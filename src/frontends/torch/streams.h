@@ -35,10 +35,10 @@ class Event {
   void record(c10::DeviceIndex device, Mark mark);
   bool recorded() const { return queue_ != nullptr; }
   c10::DeviceIndex device() const { return device_; }
-  bool query();                                // reached? true when never recorded
-  void wait_until_reached();                   // at once when never recorded
-  void block(c10::DeviceIndex device) const;   // later work of `device` runs after this point
-  uint64_t wait_time_ns();                     // the worker's clock at this point
+  bool query();                               // reached? true when never recorded
+  void wait_until_reached();                  // at once when never recorded
+  void block(c10::DeviceIndex device) const;  // later work of `device` runs after this point
+  uint64_t wait_time_ns();                    // the worker's clock at this point
 
  private:
   void ensure_mark();

@@ -12,7 +12,7 @@
 namespace waldo::torch_frontend::python {
 namespace {
 
-PyObject* g_lost_class = nullptr;          // owned, for ever
+PyObject* g_lost_class = nullptr;  // owned, for ever
 std::vector<std::string>* g_skipped = nullptr;
 
 // What a signal's handler raised while this thread waited; raise_cancelled() raises it again.

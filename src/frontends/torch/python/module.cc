@@ -38,10 +38,10 @@ void define_devices(py::module_& module) {
   });
   module.def("current_device", [] { return static_cast<int>(current_device()); });
   module.def("set_device", [](int device) { set_device(index_of(device)); });
-  module.def("exchange_device", [](int device) {
-    return device < 0 ? -1 : static_cast<int>(exchange_device(index_of(device)));
-  });
-  module.def("synchronize", [] { synchronize_device(current_device()); }, NoGil());
+  module.def("exchange_device",
+             [](int device) { return device < 0 ? -1 : static_cast<int>(exchange_device(index_of(device))); });
+  module.def(
+      "synchronize", [] { synchronize_device(current_device()); }, NoGil());
   module.def("default_generator", [](int device) {
     return py::reinterpret_steal<py::object>(THPGenerator_Wrap(default_generator(index_of(device))));
   });
@@ -79,7 +79,9 @@ void define_devices(py::module_& module) {
   });
 }
 
-py::tuple tuple_of(const Tally& tally) { return py::make_tuple(tally.current, tally.peak, tally.allocated, tally.freed); }
+py::tuple tuple_of(const Tally& tally) {
+  return py::make_tuple(tally.current, tally.peak, tally.allocated, tally.freed);
+}
 py::tuple tuple_of(const Tally (&tallies)[3]) {
   return py::make_tuple(tuple_of(tallies[0]), tuple_of(tallies[1]), tuple_of(tallies[2]));
 }
@@ -132,15 +134,16 @@ void define_memory(py::module_& module) {
 }
 
 void define_session(py::module_& module) {
-  module.def("configure", [](const std::string& target, int gpus, const std::string& version, const std::string& package) {
-    client::Options options;
-    options.target = target;
-    options.gpus = gpus;
-    options.frontend = "torch";
-    options.frontend_version = version;
-    options.package_dir = package;
-    client::Runtime::instance().configure(std::move(options));
-  });
+  module.def("configure",
+             [](const std::string& target, int gpus, const std::string& version, const std::string& package) {
+               client::Options options;
+               options.target = target;
+               options.gpus = gpus;
+               options.frontend = "torch";
+               options.frontend_version = version;
+               options.package_dir = package;
+               client::Runtime::instance().configure(std::move(options));
+             });
   module.def("lend_interpreter", [](const py::object& lost_class, const py::list& skipped) {
     lend_interpreter(lost_class.ptr(), skipped.ptr());
   });
@@ -168,10 +171,13 @@ void define_session(py::module_& module) {
     result["waits_at"] = std::move(places);
     return result;
   });
-  module.def("shutdown", [] {
-    client::Runtime::instance().shutdown();
-    close_storages();
-  }, NoGil());
+  module.def(
+      "shutdown",
+      [] {
+        client::Runtime::instance().shutdown();
+        close_storages();
+      },
+      NoGil());
 }
 
 }  // namespace

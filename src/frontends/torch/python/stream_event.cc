@@ -14,7 +14,8 @@
 namespace waldo::torch_frontend::python {
 namespace {
 
-// --- streams -----------------------------------------------------------------------------------------------------------
+// --- streams
+// -----------------------------------------------------------------------------------------------------------
 
 PyObject* stream_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   HANDLE_TH_ERRORS
@@ -65,7 +66,8 @@ PyType_Slot g_stream_slots[] = {{Py_tp_new, reinterpret_cast<void*>(stream_new)}
 PyType_Spec g_stream_spec = {"torch._C._CudaStreamBase", sizeof(THPStream), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
                              g_stream_slots};
 
-// --- events ------------------------------------------------------------------------------------------------------------
+// --- events
+// ------------------------------------------------------------------------------------------------------------
 
 struct CudaEvent : THPEvent {
   bool timing;
@@ -121,9 +123,7 @@ PyObject* event_from_ipc_handle(PyObject*, PyObject*, PyObject*) {
   END_HANDLE_TH_ERRORS
 }
 
-PyObject* event_cuda_event(PyObject* self, void*) {
-  return PyLong_FromVoidPtr(event_of(self)->event.eventId());
-}
+PyObject* event_cuda_event(PyObject* self, void*) { return PyLong_FromVoidPtr(event_of(self)->event.eventId()); }
 
 PyGetSetDef g_event_properties[] = {{"cuda_event", event_cuda_event, nullptr, nullptr, nullptr},
                                     {nullptr, nullptr, nullptr, nullptr, nullptr}};
