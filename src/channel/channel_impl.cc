@@ -47,6 +47,7 @@ void Channel::Impl::need(Need need) {
   while (true) {
     switch (state) {
       case kEnded:
+      case kWriting:
       case kKicked:
       case kAgain:
         return;
@@ -175,6 +176,7 @@ Channel::Impl::State Channel::Impl::settle() {
   const TimePoint now = loop_.now();
   if (std::exchange(active_, false)) active_at_ = now;
   if (std::exchange(collected_, false)) collected_at_ = now;
+  if (writing_) return kWriting;
   if (now - collected_at_ < kQuietAfter) {
     arm(now + kPollEvery);
     return kPolling;
@@ -187,11 +189,14 @@ Channel::Impl::State Channel::Impl::settle() {
     core_.acknowledge();
     start_write();
     publish();
+    if (writing_) return kWriting;
   }
   return kAsleep;
 }
 
 void Channel::Impl::arm(TimePoint when) {
+  if (alarm_.armed() && alarm_at_ <= when) return;
+  alarm_at_ = when;
   alarm_.arm(when, [this] {
     const auto self = shared_from_this();  // a callback may destroy the Channel
     turn([] {});

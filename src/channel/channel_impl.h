@@ -46,6 +46,7 @@ class Channel::Impl final : public ChannelCore::Events, public std::enable_share
     kAsleep,   // nothing: whoever has something posts a turn
     kResting,  // an alarm within 2 ms will acknowledge; records must not wait for that and post a turn
     kPolling,  // an alarm within 100 µs will collect; only what cannot wait posts a turn
+    kWriting,  // a write is under way; nothing can be sent before it ends, and its end is a turn
     kKicked,   // a turn is posted
     kRunning,  // in a turn; what comes now may have been missed by it
     kAgain,    // in a turn that will pump once more
@@ -68,7 +69,7 @@ class Channel::Impl final : public ChannelCore::Events, public std::enable_share
   void on_written(const Status& status, size_t bytes);
   void on_bytes(size_t bytes);
   State settle();
-  void arm(TimePoint when);
+  void arm(TimePoint when);  // at the latest; one that is set for earlier stays, because setting costs a system call
   void lose_link(const Status& why);
   void end(const Status& why);
   void publish();
@@ -102,6 +103,7 @@ class Channel::Impl final : public ChannelCore::Events, public std::enable_share
   TimePoint active_at_, collected_at_;
   bool active_ = false, collected_ = false;  // in this turn
   Timer alarm_, close_alarm_;
+  TimePoint alarm_at_;
 };
 
 }  // namespace waldo::channel

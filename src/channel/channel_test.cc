@@ -177,6 +177,88 @@ TEST_F(Timing, AHandlerMayAttachFromOnLinkLost) {
   EXPECT_EQ(worker.frames, 1);
 }
 
+// A client whose first write is under way and cannot end: its link takes 64 bytes and nobody reads yet.
+class Writing : public Timing {
+ protected:
+  Writing() {
+    auto links = make_memory_links(64);
+    EXPECT_TRUE(client.channel.attach(std::move(links.first), FrameNumber{0}).ok());
+    other_end = std::move(links.second);
+    client.records = 100;
+    client.channel.kick(Channel::Kick::kNow);
+    loop.run_ready();
+    EXPECT_EQ(client.records, 0u);  // collected, and on its way
+  }
+  std::unique_ptr<Link> other_end;
+};
+
+// Goal: nobody wakes the loop for what could not be sent anyway, and no alarm rings meanwhile; the end of the write
+// takes it all: records as one frame, what send() queued, and the credit for what was consumed.
+TEST_F(Writing, WhatComesMeanwhileLeavesWithItsEnd) {
+  for (int i = 0; i < 50; ++i) client.record();
+  client.channel.kick(Channel::Kick::kNow);
+  ASSERT_TRUE(client.channel.send(Lane::kBulk, FrameKind::kUploadData, Buffer(1000)).ok());
+  EXPECT_EQ(loop.run_ready(), 0u);
+  EXPECT_EQ(loop.next_timer(), std::nullopt);
+  pass(std::chrono::seconds(1));
+  EXPECT_EQ(client.records, 50u);
+  ASSERT_TRUE(worker.channel.attach(std::move(other_end), FrameNumber{0}).ok());
+  loop.run_ready();  // no time passes
+  EXPECT_EQ(worker.frames, 3);
+  EXPECT_EQ(client.records, 0u);
+}
+
+// Goal: a write that never ends holds up neither what comes in nor the end of a session.
+TEST_F(Writing, ClosingGivesUpAfterItsTimeout) {
+  client.channel.close(std::chrono::milliseconds(5));
+  loop.run_ready();
+  client.record();
+  pass(std::chrono::milliseconds(4));
+  EXPECT_FALSE(client.closed.has_value());
+  pass(std::chrono::milliseconds(2));
+  ASSERT_TRUE(client.closed.has_value());
+  EXPECT_EQ(client.closed->kind(), StatusKind::kDisconnected);
+}
+
+TEST_F(Writing, ALostLinkLosesNothingThatCameMeanwhile) {
+  client.record();
+  other_end.reset();
+  loop.run_ready();
+  ASSERT_TRUE(client.lost.has_value());
+  client.record();
+  auto links = make_memory_links();
+  ASSERT_TRUE(client.channel.attach(std::move(links.first), FrameNumber{0}).ok());
+  ASSERT_TRUE(worker.channel.attach(std::move(links.second), FrameNumber{0}).ok());
+  settle();
+  EXPECT_GE(worker.frames, 2);
+  EXPECT_EQ(client.records, 0u);
+  EXPECT_EQ(client.channel.counters().acks_received, 1u);
+}
+
+// Goal: credit given during the write reaches a sender on the other side that waits for it.
+// Method: the worker reads nothing of a link whose room is 64 bytes but keeps writing; then it reads.
+TEST_F(Writing, CreditGivenMeanwhileIsToldAfterwards) {
+  class Slow : public End {
+   public:
+    using End::End;
+    void on_frame(FrameKind, Lane, Buffer) override { ++frames; }
+  };
+  Slow slow(loop), fast(loop);
+  auto links = make_memory_links(64);
+  ASSERT_TRUE(slow.channel.attach(std::move(links.first), FrameNumber{0}).ok());
+  ASSERT_TRUE(fast.channel.attach(std::move(links.second), FrameNumber{0}).ok());
+  int sent = 0;
+  while (fast.channel.send(Lane::kBulk, FrameKind::kUploadData, Buffer(limits::chunk_bytes)).ok()) ++sent;
+  settle();
+  ASSERT_EQ(slow.frames, sent);
+  for (int i = 0; i < sent; ++i) {  // as a session that runs: it records, and consumes in between
+    slow.record();
+    slow.channel.consumed(Lane::kBulk, limits::chunk_bytes);
+  }
+  loop.run_ready();
+  EXPECT_TRUE(fast.channel.send(Lane::kBulk, FrameKind::kUploadData, Buffer(limits::chunk_bytes)).ok());
+}
+
 TEST_F(Timing, CountersAreExact) {
   ASSERT_TRUE(client.channel.send(Lane::kRecords, FrameKind::kRecords, Buffer(100)).ok());
   settle();

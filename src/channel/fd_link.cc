@@ -15,6 +15,9 @@
 namespace waldo::channel {
 namespace {
 
+// The system's usual 208 KiB is less than a chunk: each chunk would be two writes and two wake-ups on both sides.
+constexpr int kSendBufferBytes = 1 << 20;
+
 // Asio takes sequences by value; this one has no heap memory.
 template <typename AsioBuffer, typename Bytes>
 class BufferList {
@@ -77,6 +80,7 @@ class SocketLink final : public Link {
     std::error_code ignored;  // shows as the first read's error
     stream_->assign(asio::generic::stream_protocol(family, 0), fd_.release(), ignored);
     stream_->native_non_blocking(true, ignored);
+    if (family == AF_UNIX) stream_->set_option(asio::socket_base::send_buffer_size(kSendBufferBytes), ignored);
   }
   void async_read(std::span<const std::span<std::byte>> into, Done done) override {
     read_from(*stream_, into, alive_.guard("read", std::move(done)));
