@@ -79,6 +79,7 @@ build: $(STAMPS)/installed  ## build the package and install it into .venv
 demo: build  ## install what is missing, build, and train examples/gan.py on cuda:0 (out/gan.png)
 	$(VENV)/bin/waldo run examples/gan.py $(DEMO_ARGS)
 
+test: export OMP_WAIT_POLICY := passive  # spinning threads starve each other on a busy machine
 test: build $(STAMPS)/debian-test  ## build and run every test: C++ (ctest), then Python (pytest; tests/torch has a process of its own)
 	cmake --build $(RELEASE) -j $(JOBS)
 	ctest --test-dir $(RELEASE) -j $(JOBS) --output-on-failure --no-tests=error

@@ -1,9 +1,14 @@
 """Fixtures of every Python test; the functions they share are in support.py."""
 
+import os
 from pathlib import Path
 
 import pytest
 from support import WALDO
+
+# On a machine that does other work too, OpenMP threads that spin at each barrier take what their partners need: a
+# training step of 20 ms then takes seconds, with and without Waldo. Before any import of torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 TORCH = Path(__file__).parent / "torch"
 
