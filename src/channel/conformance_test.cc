@@ -50,8 +50,8 @@ class End : public Handler {
   }
   void on_link_lost(const Status& why) override { set(lost_, why); }
   void on_closed(const Status& why) override {
+    closings_.fetch_add(1);  // before who waits hears of it
     set(closed_, why);
-    closings_.fetch_add(1);
   }
 
   void put_in_outbox(Buffer payload) {
