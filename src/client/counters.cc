@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -44,12 +45,20 @@ bool write_all(int fd, const std::string& text) {
 }
 
 // Errno of the first step that failed, or 0. Close is a step: network file systems and quotas report there.
-int replace_file(const std::string& path, const std::string& text) {
-  const std::string temporary = fmt::format("{}.{}.tmp", path, ::getpid());
-  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+int write_file(const std::string& path, const std::string& text) {
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd < 0) return errno;
   int error = write_all(fd, text) ? 0 : errno;
   if (::close(fd) != 0 && error == 0) error = errno;
+  return error;
+}
+
+// Whole or not at all, where that is possible: a device, a pipe or a link must not be replaced by a file.
+int replace_file(const std::string& path, const std::string& text) {
+  struct stat info {};
+  if (::lstat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) return write_file(path, text);
+  const std::string temporary = fmt::format("{}.{}.tmp", path, ::getpid());
+  int error = write_file(temporary, text);
   if (error == 0 && ::rename(temporary.c_str(), path.c_str()) != 0) error = errno;
   if (error != 0) ::unlink(temporary.c_str());
   return error;

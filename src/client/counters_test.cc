@@ -1,5 +1,6 @@
 #include "client/counters.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -109,6 +110,27 @@ TEST_F(WriteStats, AFullDiskIsOneLineAndLeavesTheOldFile) {
   write_stats(some(), true);
   EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("No space left"));
   EXPECT_EQ(content(path), "old");
+}
+
+// Goal: `--stats=/dev/stdout` writes there; as root it must not put a file in the place of the device.
+TEST_F(WriteStats, ADeviceOrALinkIsWrittenTo) {
+  const std::string file = folder_ + "/stats.json", link = folder_ + "/link";
+  std::ofstream(file) << std::string(100'000, ' ');
+  std::filesystem::create_symlink(file, link);
+  setenv("WALDO_STATS", link.c_str(), 1);
+  write_stats(some(), true);
+  EXPECT_TRUE(std::filesystem::is_symlink(link));
+  EXPECT_EQ(content(file), stats_json(some()));
+
+  const std::string pipe = folder_ + "/pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  const int reader = ::open(pipe.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  setenv("WALDO_STATS", pipe.c_str(), 1);
+  write_stats(some(), true);
+  std::string got(10'000, '\0');
+  got.resize(static_cast<size_t>(std::max<ssize_t>(0, ::read(reader, got.data(), got.size()))));
+  EXPECT_EQ(got, stats_json(some()));
+  ::close(reader);
 }
 
 }  // namespace
