@@ -3,6 +3,8 @@
 import getpass
 import json
 import os
+import pty
+import select
 import shutil
 import socket
 import subprocess
@@ -235,6 +237,88 @@ def test_the_user_s_own_sharing_is_left_alone(server):
     assert arguments.exists()
     waldo_run("-c", "pass", options=["--on", "lab"], PATH=path, WALDO_REMOTE=WALDO).ok()
     assert "ControlPath" not in (server.folder / "calls").read_text()
+
+
+# --- when ssh has to ask ----------------------------------------------------------------------------------------------
+
+PHRASE = "open sesame"
+
+
+@pytest.fixture
+def locked(server):
+    """ssh must ask for the passphrase of the user's key. (A password takes the same way through ssh, but an sshd that takes
+    one needs a user of the system, or PAM.)"""
+    key = server.folder / "locked"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", PHRASE, "-f", key], check=True)
+    (server.folder / "authorized").write_text(key.with_suffix(".pub").read_text())
+    server.configure(key=key)
+    return server
+
+
+class Terminal:
+    """`waldo run` of TOUCH at a terminal of its own."""
+
+    def __init__(self, server):
+        words = [str(word) for word in (WALDO, "run", "--on", "lab", "-c", TOUCH)]
+        environment = clean_environment(**server.environment())
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execve(words[0], words, environment)
+        self.shown = ""
+
+    def read_until(self, text, timeout=60):
+        """False at the end of what is shown."""
+        deadline = time.monotonic() + timeout
+        while text not in self.shown:
+            if not select.select([self.fd], [], [], max(0, deadline - time.monotonic()))[0]:
+                pytest.fail(f"no {text!r} in {timeout} s:\n{self.shown}")
+            try:
+                self.shown += os.read(self.fd, 4096).decode(errors="replace")
+            except OSError:  # how Linux says that nobody has the terminal open any more
+                return False
+        return True
+
+    def type(self, line):
+        self.shown = ""
+        os.write(self.fd, f"{line}\n".encode())
+
+    def exit_code(self):
+        self.read_until("never shown")
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def test_ssh_may_ask_at_the_terminal(locked):
+    """Goal: at a terminal ssh asks its questions first, as it does without us: host key, then passphrase; then the program runs."""
+    locked.known_hosts.write_text("")
+    terminal = Terminal(locked)
+    assert terminal.read_until("continue connecting")
+    terminal.type("yes")
+    assert terminal.read_until("passphrase")
+    terminal.type(PHRASE)
+    code = terminal.exit_code()
+    assert code == 0 and "ready [1.0, 1.0]" in terminal.shown, terminal.shown
+
+
+def test_a_wrong_answer_at_the_terminal(locked):
+    terminal = Terminal(locked)
+    for _ in range(3):
+        assert terminal.read_until("passphrase")
+        terminal.type("wrong")
+    code = terminal.exit_code()
+    assert code == 4 and "could not log in (publickey)" in terminal.shown, terminal.shown
+
+
+def test_nobody_can_be_asked_without_a_terminal(locked):
+    """Goal: a script does not hang: exit code 4 and the command that asks."""
+    assert "Try: " in one_line(locked.run("-c", TOUCH), 4)
+
+
+def test_a_program_that_asks_in_place_of_the_terminal(locked):
+    """Goal: SSH_ASKPASS does what it does for ssh, when SSH_ASKPASS_REQUIRE asks for it."""
+    ask = make_program(locked.folder / "ask", f"#!/bin/sh\necho {PHRASE}\n")
+    ran = locked.run("-c", TOUCH, SSH_ASKPASS=ask, SSH_ASKPASS_REQUIRE="force").ok()
+    assert ran.stdout == "ready [1.0, 1.0]\n"
 
 
 # --- it does not: each its own message and exit code ------------------------------------------------------------------

@@ -223,6 +223,12 @@ class Run {
   int interrupted_ = 0;
 };
 
+// ssh(1): it asks a program of the user's for passwords, terminal or not.
+bool asks_elsewhere() {
+  const std::string require = from_environment("SSH_ASKPASS_REQUIRE");
+  return (require == "force" || require == "prefer") && !from_environment("SSH_ASKPASS").empty();
+}
+
 Result<int> gpus_of(const RunOptions& options) {
   if (options.gpus > 0) return options.gpus;
   const std::string text = from_environment("WALDO_GPUS");
@@ -257,7 +263,7 @@ int run_program(const RunOptions& options) {
   settings.target = target.value();
   settings.gpus = *gpus;
   settings.package_dir = server::find_package_dir();
-  settings.may_prompt = ::isatty(STDIN_FILENO) == 1;
+  settings.may_prompt = ::isatty(STDIN_FILENO) == 1 || asks_elsewhere();
   if (settings.package_dir.empty()) {
     complain("this installation has no libwaldo.so beside it. Try: pip install --force-reinstall waldo-gpu");
     return kExitOther;
