@@ -229,16 +229,16 @@ def test_whoever_is_killed_the_others_end(started, script, victim):
     nothing_left(process, 2.5 - min(0.5, time.monotonic() - killed))
 
 
-def test_a_killed_run_s_folder_is_cleaned_by_the_next(started, tmp_path):
-    """Goal: the socket that a kill -9 left behind is gone after the next run."""
+def test_a_run_makes_no_file(started):
+    """Goal: nothing to leave behind: kill -9 of `waldo run` leaves no socket and no folder, and it needs no place for any."""
     with tempfile.TemporaryDirectory(prefix="w") as folder:
-        process = started("run", "-c", "print('ready', flush=True); import signal; signal.pause()", TMPDIR=folder)
-        assert process.stdout.readline() == "ready\n"
-        assert len(list(Path(folder).iterdir())) == 1
+        code = "import torch; print(torch.ones(2).cuda().sum().item(), flush=True); import signal; signal.pause()"
+        process = started("run", "-c", code, TMPDIR=folder, HOME="/nonexistent", XDG_STATE_HOME=folder)
+        assert process.stdout.readline() == "2.0\n"
+        assert list(Path(folder).iterdir()) == []
         kill(process.pid)
         process.wait()
         nothing_left(process)
-        waldo_run("-c", "pass", TMPDIR=folder).ok()
         assert list(Path(folder).iterdir()) == []
 
 

@@ -22,6 +22,7 @@
 #include "apps/waldo/exit_code.h"
 #include "apps/waldo/link_broker.h"
 #include "apps/waldo/program.h"
+#include "base/os/entropy.h"
 #include "base/os/socket.h"
 #include "server/package_dir.h"
 #include "server/state_dir.h"
@@ -86,8 +87,8 @@ std::string describe(const LinkSettings& settings, const OpenedLink& link, const
 
 class Run {
  public:
-  Run(const RunOptions& options, LinkSettings settings, std::vector<std::string> command, server::RunDir dir)
-      : options_(options), settings_(std::move(settings)), command_(std::move(command)), dir_(std::move(dir)) {}
+  Run(const RunOptions& options, LinkSettings settings, std::vector<std::string> command)
+      : options_(options), settings_(std::move(settings)), command_(std::move(command)) {}
 
   int run() {
     loop_.watch(signals_.fd(), POLLIN, [this](short) { on_signals(); });
@@ -109,7 +110,14 @@ class Run {
   }
 
   Status listen() {
-    socket_path_ = dir_.path() + "/broker.sock";
+    if (os::names_without_file) {  // nothing to remove, even after kill -9
+      socket_path_ = "@waldo-run-" + os::random_name();
+    } else {
+      auto dir = server::RunDir::make();
+      if (!dir.ok()) return dir.status();
+      dir_.emplace(std::move(*dir));
+      socket_path_ = dir_->path() + "/broker.sock";
+    }
     auto listener = os::listen_unix(socket_path_);
     if (!listener.ok()) return listener.status();
     broker_.listen(std::move(listener.value()));
@@ -211,7 +219,7 @@ class Run {
   const RunOptions& options_;
   const LinkSettings settings_;
   const std::vector<std::string> command_;
-  const server::RunDir dir_;
+  std::optional<server::RunDir> dir_;
   std::string socket_path_;
   server::PollLoop loop_;
   server::SignalPipe signals_{{SIGCHLD, SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2}};
@@ -269,12 +277,7 @@ int run_program(const RunOptions& options) {
     return kExitOther;
   }
   ::signal(SIGPIPE, SIG_IGN);
-  auto dir = server::RunDir::make();
-  if (!dir.ok()) {
-    complain(dir.status().text());
-    return kExitOther;
-  }
-  return Run(options, std::move(settings), std::move(command.value()), std::move(dir.value())).run();
+  return Run(options, std::move(settings), std::move(command.value())).run();
 }
 
 }  // namespace waldo::apps

@@ -18,4 +18,16 @@ void fill_random(std::span<std::byte> bytes) {
   }
 }
 
+std::string random_name() {
+  constexpr char kDigits[] = "0123456789abcdef";
+  std::byte bytes[16];
+  fill_random(bytes);
+  std::string name;
+  for (const std::byte byte : bytes) {
+    name += kDigits[std::to_integer<unsigned>(byte >> 4)];
+    name += kDigits[std::to_integer<unsigned>(byte & std::byte{15})];
+  }
+  return name;
+}
+
 }  // namespace waldo::os

@@ -62,6 +62,22 @@ TEST(Socket, ListenConnectAndPeer) {
   EXPECT_EQ(listen_unix(std::string(200, 'x')).status().kind(), StatusKind::kInvalid);
 }
 
+// Goal: a name without a file is gone with its listener, and leaves nothing on the disk.
+TEST(Socket, ANameWithoutAFile) {
+  if (!names_without_file) GTEST_SKIP() << "Linux only";
+  const std::string name = "@waldo-test-" + random_name();
+  EXPECT_EQ(connect_unix(name).status().kind(), StatusKind::kDisconnected);
+  {
+    auto listener = listen_unix(name);
+    ASSERT_TRUE(listener.ok()) << listener.status().to_string();
+    EXPECT_EQ(listen_unix(name).status().kind(), StatusKind::kInvalid);
+    EXPECT_FALSE(connect_unix(name + "0").ok());
+    EXPECT_TRUE(connect_unix(name).ok());
+    EXPECT_NE(::access(name.c_str(), F_OK), 0);
+  }
+  EXPECT_EQ(connect_unix(name).status().kind(), StatusKind::kDisconnected);
+}
+
 TEST(Socket, ADescriptorTravelsWithItsMessage) {
   auto pair = make_socketpair();
   auto pipe = make_pipe();

@@ -4,8 +4,10 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <system_error>
 
@@ -31,12 +33,24 @@ Result<UniqueFd> make_unix_socket() {
   return fd;
 }
 
-Result<sockaddr_un> address_of(const std::string& path) {
+bool has_no_file(const std::string& path) { return names_without_file && path.starts_with("@"); }
+
+struct Address {
   sockaddr_un address{};
-  address.sun_family = AF_UNIX;
+  socklen_t size = sizeof(sockaddr_un);
+  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&address); }
+};
+
+Result<Address> address_of(const std::string& path) {
+  Address result;
+  result.address.sun_family = AF_UNIX;
   if (path.empty() || path.size() > 100) return Status(StatusKind::kInvalid, "socket path too long: " + path);
-  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
-  return address;
+  std::memcpy(result.address.sun_path, path.c_str(), path.size() + 1);
+  if (has_no_file(path)) {
+    result.address.sun_path[0] = 0;
+    result.size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size());
+  }
+  return result;
 }
 
 // Waits until `fd` is ready for `events`, for `deadline` at most.
@@ -88,7 +102,7 @@ Result<UniqueFd> listen_unix(const std::string& path) {
   if (!address.ok()) return address.status();
   auto fd = make_unix_socket();
   if (!fd.ok()) return fd.status();
-  if (::bind(fd->get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(sockaddr_un)) != 0) {
+  if (::bind(fd->get(), address->get(), address->size) != 0) {
     if (errno == EADDRINUSE) return Status(StatusKind::kInvalid, "socket path is taken: " + path);
     return system_failure("bind " + path, errno);
   }
@@ -101,8 +115,13 @@ Result<UniqueFd> connect_unix(const std::string& path) {
   if (!address.ok()) return address.status();
   auto fd = make_unix_socket();
   if (!fd.ok()) return fd.status();
-  if (::connect(fd->get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(sockaddr_un)) != 0) {
+  if (::connect(fd->get(), address->get(), address->size) != 0) {
     return system_failure("connect " + path, errno);
+  }
+  if (has_no_file(path)) {
+    const auto peer = peer_credentials(fd->get());
+    if (!peer.ok()) return peer.status();
+    if (peer->uid != ::geteuid()) return Status(StatusKind::kDisconnected, "connect " + path + ": another user's");
   }
   return fd;
 }

@@ -18,10 +18,17 @@ namespace waldo::os {
 
 using FdPair = std::pair<UniqueFd, UniqueFd>;
 
-Result<FdPair> make_socketpair();                        // two ends of a stream
-Result<FdPair> make_pipe();                              // first: read end, second: write end
+Result<FdPair> make_socketpair();  // two ends of a stream
+Result<FdPair> make_pipe();        // first: read end, second: write end
+// On Linux a path that begins with '@' is a name without a file: it ends with its listener, however that ends. Anybody
+// may take or call such a name, so both sides must ask peer_credentials(); connect_unix() does.
+#ifdef __linux__
+inline constexpr bool names_without_file = true;
+#else
+inline constexpr bool names_without_file = false;
+#endif
 Result<UniqueFd> listen_unix(const std::string& path);   // kInvalid: path over 100 bytes, or taken
-Result<UniqueFd> connect_unix(const std::string& path);  // kDisconnected: nobody there
+Result<UniqueFd> connect_unix(const std::string& path);  // kDisconnected: nobody there, or another user's name
 Result<UniqueFd> accept_unix(int listener);              // blocks until somebody comes
 
 // Who is on the other end of a unix socket, as the kernel says.
