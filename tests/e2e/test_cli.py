@@ -109,6 +109,9 @@ def test_help_has_examples(words):
         (["run", "--on", "-oProxyCommand=x", "-c", "1"], "target"),
         (["run", "--on", "tcp:lab:1", "-c", "1"], "not in this version"),
         (["ls", "--on", "a b"], "target"),
+        (["run", "--on", "", "-c", "1"], "the target is empty"),
+        (["down", "--on", ""], "the target is empty"),
+        (["run", ""], "path/to/script.py"),
     ],
 )
 def test_mistakes_are_one_line_with_what_to_try(words, said):
@@ -240,6 +243,14 @@ def test_a_run_makes_no_file(started):
         process.wait()
         nothing_left(process)
         assert list(Path(folder).iterdir()) == []
+
+
+def test_a_program_may_come_from_standard_input():
+    """Goal: `waldo run - ARGUMENTS` is `python - ARGUMENTS`."""
+    ran = subprocess.run(
+        [WALDO, "run", "-", "a", "--on"], input="import sys; print(sys.argv)", capture_output=True, text=True
+    )
+    assert (ran.returncode, ran.stdout) == (0, "['-', 'a', '--on']\n"), ran.stderr
 
 
 def test_a_link_that_closes_while_an_operator_runs_ends_the_worker(started, script):

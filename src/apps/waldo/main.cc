@@ -105,9 +105,14 @@ int run_main(std::vector<std::string> words) {
   Verbosity verbosity;
 
   RunOptions run;
+  // As `--on "$HOST"` gives it where HOST is not set: better said than run somewhere else.
+  const auto not_empty = [](const std::string& target) {
+    return target.empty() ? std::string("the target is empty. A target is local, an ssh host or unix:PATH") : "";
+  };
   CLI::App* run_app = app.add_subcommand("run", "run a program whose cuda devices are somewhere else");
   run_app->add_option("--on", run.on, "where: local, an ssh host, or unix:PATH (default: $WALDO_ON, else local)")
-      ->type_name("TARGET");
+      ->type_name("TARGET")
+      ->check(not_empty);
   run_app->add_option("--gpus", run.gpus, "how many devices (default: $WALDO_GPUS, else as many as there are)")
       ->type_name("N")
       ->check(CLI::Range(1, static_cast<int>(limits::queue_count_max)));
@@ -130,7 +135,9 @@ int run_main(std::vector<std::string> words) {
   AdminOptions admin;
   const auto add_admin = [&](const char* name, const char* what, const char* examples) {
     CLI::App* part = app.add_subcommand(name, what);
-    part->add_option("--on", admin.on, "where: an ssh host or unix:PATH (default: this machine)")->type_name("TARGET");
+    part->add_option("--on", admin.on, "where: an ssh host or unix:PATH (default: this machine)")
+        ->type_name("TARGET")
+        ->check(not_empty);
     part->add_flag("--json", admin.json, "print JSON");
     verbosity.add_to(*part);
     part->footer(std::string("Examples:\n") + examples);

@@ -33,7 +33,7 @@ size_t edit_distance(const std::string& a, const std::string& b) {
 
 bool is_on_path(const std::string& name) {
   const char* path = std::getenv("PATH");
-  if (path == nullptr || name.find('/') != std::string::npos) return false;
+  if (path == nullptr || name.empty() || name.find('/') != std::string::npos) return false;
   std::istringstream folders(path);
   for (std::string folder; std::getline(folders, folder, ':');) {
     if (::access((folder + "/" + name).c_str(), X_OK) == 0) return true;
@@ -93,7 +93,7 @@ Result<std::vector<std::string>> program_command(const std::vector<std::string>&
   if (first == "-c" && program.size() == 1)
     return invalid("-c needs code. Try: waldo run -c \"import torch; print(torch.cuda.is_available())\"");
   std::vector<std::string> command = {find_python()};
-  if (first != "-m" && first != "-c") {
+  if (first != "-m" && first != "-c" && first != "-") {  // "-": the interpreter reads the program from its input
     std::error_code error;
     if (!fs::exists(first, error)) return script_missing(first);
   }

@@ -31,6 +31,7 @@ TEST_F(ProgramTest, PutsThePythonBefore) {
   EXPECT_EQ(*program_command({script, "--lr", "1"}), (Words{"/the/python", script, "--lr", "1"}));
   EXPECT_EQ(*program_command({"-m", "pytest", "-q"}), (Words{"/the/python", "-m", "pytest", "-q"}));
   EXPECT_EQ(*program_command({"-c", "pass"}), (Words{"/the/python", "-c", "pass"}));
+  EXPECT_EQ(*program_command({"-", "a"}), (Words{"/the/python", "-", "a"}));
   EXPECT_EQ(*program_command({"--", "sh", "-c", "x"}), (Words{"sh", "-c", "x"}));
 }
 

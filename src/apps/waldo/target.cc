@@ -8,10 +8,15 @@ namespace waldo::apps {
 
 namespace {
 
+constexpr size_t kHostBytesMax = 400;  // a name has 255 at most, and there is a user before it
+
 bool names_a_host(std::string_view text) {
-  return !text.empty() && text.front() != '-' && std::ranges::all_of(text, [](unsigned char letter) {
-    return std::isalnum(letter) || std::string_view("._-@%+").find(static_cast<char>(letter)) != std::string_view::npos;
-  });
+  const bool shaped =
+      !text.empty() && text.size() <= kHostBytesMax && text.front() != '-' && text.front() != '@' && text.back() != '@';
+  return shaped && std::ranges::all_of(text, [](unsigned char letter) {
+           return std::isalnum(letter) ||
+                  std::string_view("._-@%+").find(static_cast<char>(letter)) != std::string_view::npos;
+         });
 }
 
 bool looks_like_ipv6(std::string_view text) {
@@ -40,8 +45,9 @@ Result<Target> parse_target(const std::string& text) {
     const std::string rest = text.substr(6);
     const size_t colon = rest.find(':');
     const std::string port = colon == std::string::npos ? "22" : rest.substr(colon + 1);
-    const bool port_ok =
-        !port.empty() && port.size() <= 5 && std::ranges::all_of(port, [](unsigned char c) { return std::isdigit(c); });
+    const bool port_ok = !port.empty() && port.size() <= 5 &&
+                         std::ranges::all_of(port, [](unsigned char c) { return std::isdigit(c); }) &&
+                         std::stoi(port) <= 65535;
     if (names_a_host(rest.substr(0, colon)) && port_ok) return Target{Target::Kind::kSsh, text, text};
   }
   if (names_a_host(text) || looks_like_ipv6(text)) return Target{Target::Kind::kSsh, text, text};

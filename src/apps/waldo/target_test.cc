@@ -20,8 +20,8 @@ TEST(Target, KnowsItsForms) {
 // Goal: nothing that ssh would take for an option or a shell for a word of its own gets through; each refusal says what
 // to write instead.
 TEST(Target, RefusesTheRest) {
-  for (const char* text :
-       {"", "-oProxyCommand=sh", "a b", "lab;ls", "unix:", "$(ls)", "lab:", "ssh://", "ssh://lab:x", "http://lab"}) {
+  for (const char* text : {"", "-oProxyCommand=sh", "a b", "lab;ls", "unix:", "$(ls)", "lab:", "ssh://", "ssh://lab:x",
+                           "http://lab", "me@", "@lab", "ssh://me@", "ssh://lab:65536"}) {
     auto target = parse_target(text);
     ASSERT_FALSE(target.ok()) << text;
     EXPECT_EQ(target.status().kind(), StatusKind::kInvalid) << text;
