@@ -132,8 +132,9 @@ def _fill_names() -> None:
 
 
 def _after_torch() -> None:
-    from waldo._torch import legacy, printing, storage
+    from waldo._torch import legacy, printing, storage, threads
 
     storage.patch()
     printing.patch()
     legacy.patch()
+    threads.patch()

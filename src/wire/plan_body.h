@@ -143,7 +143,7 @@ enum class CommandKind : uint8_t {
   kFreeGenerator = 5,
   kMemoryInfo = 6,  // report: ints {free, total, allocated, reserved, …}
   kEmptyCache = 7,
-  kSetFlags = 8,       // at::globalContext() flags as bits in `value` (see ContextFlag)
+  kSetFlags = 8,       // at::globalContext() flags as bits in `value` (see ContextFlag), above them the threads
   kCopyGenerator = 9,  // `generator` becomes a copy of generator number `value` (graphsafe state, clone)
 };
 enum class ContextFlag : uint64_t {
@@ -159,6 +159,9 @@ enum class ContextFlag : uint64_t {
   kAllowBf16Reduction = 1 << 9,
   kFlushDenormal = 1 << 10,
 };
+// The upper half of kSetFlags' `value`: how many threads an operator may take on a CPU; 0: the worker's own number.
+inline constexpr int context_threads_shift = 32;
+inline constexpr uint64_t context_threads_max = 4096;
 struct Command {
   CommandKind kind = CommandKind::kSeed;
   uint32_t generator = 0;

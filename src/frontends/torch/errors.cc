@@ -5,6 +5,7 @@
 #include <string>
 
 #include "frontends/torch/bridge.h"
+#include "frontends/torch/forward_flags.h"
 #include "wire/plan_body.h"
 
 namespace waldo::torch_frontend {
@@ -46,6 +47,7 @@ PythonBridge g_bridge;
 }  // namespace
 
 void throw_status(const Status& status) {
+  forget_sent_flags();
   switch (status.kind()) {
     case StatusKind::kDevice:
       throw_device_error(status);

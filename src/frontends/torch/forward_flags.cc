@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 
@@ -12,10 +13,12 @@
 namespace waldo::torch_frontend {
 namespace {
 
+std::atomic<uint64_t> wanted_threads{0};
+
 uint64_t cheap_flags() {
   using Flag = wire::ContextFlag;
   const auto& context = at::globalContext();
-  uint64_t word = 0;
+  uint64_t word = wanted_threads.load(std::memory_order_relaxed) << wire::context_threads_shift;
   const auto put = [&word](Flag flag, bool on) { word |= on ? static_cast<uint64_t>(flag) : 0; };
   put(Flag::kDeterministic, context.deterministicAlgorithms());
   put(Flag::kDeterministicWarnOnly, context.deterministicAlgorithmsWarnOnly());
@@ -69,6 +72,15 @@ void send_flags_if_changed(FlagCheck what, client::Queue& queue, c10::DeviceInde
   command.value = word;
   check(queue.command(wire::encode(command)));
   mine.store(word, std::memory_order_relaxed);
+}
+
+void set_worker_threads(int threads) noexcept {
+  if (threads < 1) return;
+  wanted_threads.store(std::min(static_cast<uint64_t>(threads), wire::context_threads_max), std::memory_order_relaxed);
+}
+
+void forget_sent_flags() noexcept {
+  for (auto& one : sent()) one.store(kNeverSent, std::memory_order_relaxed);
 }
 
 }  // namespace waldo::torch_frontend

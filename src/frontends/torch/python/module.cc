@@ -10,6 +10,7 @@
 #include "client/session.h"
 #include "frontends/torch/device.h"
 #include "frontends/torch/errors.h"
+#include "frontends/torch/forward_flags.h"
 #include "frontends/torch/generator.h"
 #include "frontends/torch/memory_info.h"
 #include "frontends/torch/pinned.h"
@@ -147,6 +148,7 @@ void define_session(py::module_& module) {
   module.def("lend_interpreter", [](const py::object& lost_class, const py::list& skipped) {
     lend_interpreter(lost_class.ptr(), skipped.ptr());
   });
+  module.def("set_worker_threads", &set_worker_threads);
   module.def("counters", [] {
     const client::Counters counters = client::Runtime::instance().counters();
     py::dict result;

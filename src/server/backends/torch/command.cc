@@ -1,4 +1,5 @@
 #include <ATen/Context.h>
+#include <ATen/Parallel.h>
 
 #include "server/backends/torch/errors.h"
 #include "server/backends/torch/queue.h"
@@ -73,9 +74,14 @@ Status TorchQueue::run_command(const wire::Command& command, wire::Command& answ
     case CommandKind::kEmptyCache:
       device_.empty_cache();
       return Status();
-    case CommandKind::kSetFlags:
+    case CommandKind::kSetFlags: {
+      const uint64_t threads = command.value >> wire::context_threads_shift;
+      if (threads > wire::context_threads_max) return Status(StatusKind::kInvalid, "too many threads");
       set_flags(command.value);
+      if (threads > 0)
+        at::set_num_threads(static_cast<int>(threads));  // of this thread, which is the one that computes
       return Status();
+    }
   }
   return Status(StatusKind::kInvalid, "an unknown command");
 }

@@ -2,6 +2,7 @@
 #include "server/backends/torch/queue.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/add.h>
@@ -484,6 +485,21 @@ TEST(TorchInfo, SaysWhatItIs) {
   EXPECT_FALSE(make_backend("[1]").ok());
   EXPECT_FALSE(make_backend(R"({"gpus": -1})").ok());
   EXPECT_FALSE(make_backend(R"({"gpus": 1000})").ok());
+}
+
+// Goal: the program's number of threads is taken over by the thread that computes; 0 leaves it; nonsense is refused.
+TEST(TorchCommand, SetsTheNumberOfThreads) {
+  Worker worker;
+  const auto set = [&](uint64_t threads) {
+    return worker.command({.kind = wire::CommandKind::kSetFlags, .value = threads << wire::context_threads_shift});
+  };
+  const int before = at::get_num_threads();
+  EXPECT_TRUE(set(3).ok());
+  EXPECT_EQ(at::get_num_threads(), 3);
+  EXPECT_TRUE(set(0).ok());
+  EXPECT_EQ(at::get_num_threads(), 3);
+  EXPECT_EQ(set(wire::context_threads_max + 1).status().kind(), StatusKind::kInvalid);
+  at::set_num_threads(before);
 }
 
 }  // namespace
