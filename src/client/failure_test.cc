@@ -180,8 +180,9 @@ TEST(Lost, ReleasesWhoWaitsAndTellsEverybodyLater) {
   const Slot a = session.full(8, 1);
   session.backend.gate().shut();
   ASSERT_TRUE(session.queue().call(session.plan("slow", 0, 0), {}, {}).ok());
+  std::thread killer;
   session.waits.set_hooks({.interrupted = {}, .where = [&] {
-                             std::thread([&] { session.kill_server(); }).detach();
+                             if (!killer.joinable()) killer = std::thread([&] { session.kill_server(); });
                              return std::pair(std::string(), 0);
                            }});
   uint8_t got[8];
@@ -196,6 +197,7 @@ TEST(Lost, ReleasesWhoWaitsAndTellsEverybodyLater) {
   Status told;
   while (told.ok()) told = session.queue().synchronize();
   EXPECT_LT(std::chrono::steady_clock::now() - began, 2s);
+  killer.join();
   EXPECT_EQ(told.kind(), StatusKind::kLost);
   EXPECT_THAT(told.text(), HasSubstr("the worker of `local` is gone ("));
   EXPECT_TRUE(session.client->lost());

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "client/test_support.h"
 
 namespace waldo::client {
@@ -43,13 +45,22 @@ std::chrono::duration<double> timed_steps(std::chrono::milliseconds one_way) {
   return std::chrono::steady_clock::now() - began;
 }
 
+// A machine that does other work too makes single runs longer, never shorter: a bound holds when one of a few runs
+// does.
+constexpr int kTries = 8;
+
 // Goal: by the clock, not by our own count: steps that read nothing do not wait for the network.
 TEST(FarAway, AHundredStepsWithoutAReadCostThreeRoundTripsAtMost) {
-  const auto near = timed_steps(0ms), far = timed_steps(25ms);
-  EXPECT_LE((far - near).count(), 3 * 0.050) << "near " << near.count() << " s, far " << far.count() << " s";
+  double more = 1e9;
+  for (int i = 0; i < kTries && more > 3 * 0.050; ++i) {
+    const auto near = timed_steps(0ms), far = timed_steps(25ms);
+    more = std::min(more, (far - near).count());
+  }
+  EXPECT_LE(more, 3 * 0.050);
 }
 
-TEST(FarAway, AReadCostsOneRoundTripAndThreeTogetherNoMore) {
+// Seconds of three reads that were started together, at 50 ms per round trip.
+double timed_reads() {
   FarNetwork network(25ms);
   TestSession session(1, LinkLoss::kEndsSession, network.take_links());
   const Slot a = session.full(64, 6);
@@ -58,15 +69,21 @@ TEST(FarAway, AReadCostsOneRoundTripAndThreeTogetherNoMore) {
   std::vector<ReadTicket> tickets;
   for (auto& destination : got) {
     auto ticket = session.queue().start_read(a, 0, destination, 64);
-    ASSERT_TRUE(ticket.ok());
-    tickets.push_back(*ticket);
+    EXPECT_TRUE(ticket.ok());
+    if (ticket.ok()) tickets.push_back(*ticket);
   }
-  for (const ReadTicket ticket : tickets) ASSERT_TRUE(session.queue().finish_read(ticket).ok());
+  for (const ReadTicket ticket : tickets) EXPECT_TRUE(session.queue().finish_read(ticket).ok());
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
   for (const auto& content : got) EXPECT_THAT(content, Each(6));
   EXPECT_EQ(session.counters().waits, 1u);
   EXPECT_GE(took.count(), 0.050);
-  EXPECT_LT(took.count(), 0.100);
+  return took.count();
+}
+
+TEST(FarAway, AReadCostsOneRoundTripAndThreeTogetherNoMore) {
+  double took = 1e9;
+  for (int i = 0; i < kTries && took >= 0.100; ++i) took = std::min(took, timed_reads());
+  EXPECT_LT(took, 0.100);
 }
 
 // --- links that come and go ------------------------------------------------------------------------------------------
@@ -79,14 +96,16 @@ TEST(LinkSwap, AfterEveryFrameChangesNothing) {
   const PlanId add_into = session.plan("add_into_u8", 2, 0), fail = session.plan("fail", 0, 0);
   const Slot sum = session.full(1000, 0), one = session.full(1000, 1);
   uint64_t swaps = 0;
-  // Does one thing, waits until a frame has left because of it, and replaces the link under that.
+  // Does one thing, waits until a frame has left because of it, and replaces the link under that. In a third of the
+  // cases the link has broken before, so that the frame has to come again.
   const auto swap_after = [&](auto&& step) {
+    const bool lost = swaps++ % 3 == 0;
+    if (lost) session.part_links();
     const uint64_t sent = session.client->channel_counters().frames_sent;
     step();
     session.client->kick(Recorder::Urge::kNow);
     while (session.client->channel_counters().frames_sent == sent) std::this_thread::yield();
-    session.swap_links();
-    ++swaps;
+    lost ? session.join_links() : session.swap_links();
   };
   for (int i = 0; i < 60; ++i) {
     swap_after([&] { ASSERT_TRUE(queue.call(add_into, std::vector{sum, one}, {}).ok()); });
@@ -111,7 +130,7 @@ TEST(LinkSwap, AfterEveryFrameChangesNothing) {
   EXPECT_THAT(session.read(sum, 1000), Each(60));
   EXPECT_EQ(session.backend.live_slots(), 2u);
   EXPECT_GT(swaps, 100u);
-  EXPECT_GT(session.client->channel_counters().frames_replayed, 0u);
+  EXPECT_GE(session.client->channel_counters().frames_replayed, swaps / 3);
 }
 
 // Goal: the same while traffic is under way in both directions, cut wherever it happens to be.

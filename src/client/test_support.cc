@@ -48,15 +48,26 @@ void TestSession::cut_client() {
   EXPECT_TRUE(client->attach(std::move(links.first), server->received()).ok());
 }
 
-// As a link breaks and another is made. Both first go over to links that lead nowhere, so that nothing arrives any more
-// (the server before the client: it would take a link that closes for the end); then each tells the other what it has.
-void TestSession::swap_links() {
-  Links servers_dead = socket_links(), clients_dead = socket_links(), links = socket_links();
+// Both go over to links that lead nowhere, so that nothing arrives any more (the server before the client: it would
+// take a link that closes for the end).
+void TestSession::part_links() {
+  servers_dead_ = socket_links();
   // What the client has may be more by the time the server hears it, through the old link's last acknowledgement.
-  while (!server->attach(std::move(servers_dead.second), client->received()).ok()) servers_dead = socket_links();
-  ASSERT_TRUE(client->attach(std::move(clients_dead.first), server->received()).ok());
+  while (!server->attach(std::move(servers_dead_.second), client->received()).ok()) servers_dead_ = socket_links();
+  clients_dead_ = socket_links();
+  ASSERT_TRUE(client->attach(std::move(clients_dead_.first), server->received()).ok());
+}
+
+// Each tells the other what it has.
+void TestSession::join_links() {
+  Links links = socket_links();
   ASSERT_TRUE(server->attach(std::move(links.second), client->received()).ok());
   ASSERT_TRUE(client->attach(std::move(links.first), server->received()).ok());
+}
+
+void TestSession::swap_links() {
+  part_links();
+  join_links();
 }
 
 Counters TestSession::counters() const {

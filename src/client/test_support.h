@@ -34,8 +34,11 @@ class TestSession {
   bool server_ended() const { return server_ended_; }
   void kill_server();  // its link closes without a word
   void cut_client();   // the client's link closes; the server is not asked
-  // Both ends go over to a new link, as a client that comes back would make them.
+  // Both ends go over to a new link, as a client that comes back would make them: as a link breaks (what is written
+  // then arrives nowhere), and as another is made.
   void swap_links();
+  void part_links();
+  void join_links();
   Counters counters() const;
 
   // The fake backend's operators.
@@ -51,6 +54,7 @@ class TestSession {
 
  private:
   std::vector<PlanId> full_plans_;
+  Links servers_dead_, clients_dead_;  // their other ends stay open
   std::atomic<bool> server_ended_{false};
   std::promise<Status> server_end_;
 };

@@ -138,6 +138,12 @@ def one_line(ran, code):
     return lines[0]
 
 
+def running_as(mark, word):
+    """Pids of the test's processes that have this word in their command line."""
+    everything = running()
+    return [p for p in with_environment(*mark) if word in everything.get(p, (0, 0, ""))[2]]
+
+
 # --- it works ---------------------------------------------------------------------------------------------------------
 
 
@@ -150,7 +156,7 @@ def test_a_program_runs_on_the_other_host(server):
     assert line.endswith(" ms")
     listed = run([WALDO, "ls", "--json", "--on", "lab"], **server.environment()).ok()
     assert json.loads(listed.stdout)["sessions"] == []
-    assert until(lambda: not [p for p in with_environment("TEST_MARK", server.mark) if " bridge" in running()[p][2]], 2)
+    assert until(lambda: not running_as(("TEST_MARK", server.mark), " bridge"), 5)
 
 
 def test_gpus_over_ssh(server):
@@ -167,14 +173,14 @@ def test_a_plain_python_with_waldo_on(server):
         **server.environment(WALDO_ON="lab", HERE=mark),
     ).ok()
     assert ran.stdout == "[1.0, 1.0]\n"
-    assert until(lambda: not with_environment("HERE", mark), 2)
+    assert until(lambda: not with_environment("HERE", mark), 5)
 
 
 def test_the_program_s_code_comes_back_and_nothing_stays(server):
     mark = uuid.uuid4().hex
     ran = server.run("-c", TOUCH + "raise SystemExit(5)", HERE=mark)
     assert ran.returncode == 5
-    assert until(lambda: not with_environment("HERE", mark), 2)
+    assert until(lambda: not with_environment("HERE", mark), 5)
 
 
 def test_ls_and_down_over_ssh(server):
@@ -191,7 +197,7 @@ def test_ls_and_down_over_ssh(server):
     run([WALDO, "down", "--on", "lab"], **server.environment()).ok()
     assert process.wait(10) == 9
     process.stdout.close()
-    assert until(lambda: not with_environment("TEST_MARK", server.mark), 2)
+    assert until(lambda: not with_environment("TEST_MARK", server.mark), 5)
 
 
 def test_text_that_a_log_in_prints_is_skipped(server):
@@ -439,7 +445,7 @@ def session(server):
 
 
 def find(mark, word):
-    found = [p for p in with_environment(*mark) if word in running().get(p, (0, 0, ""))[2]]
+    found = running_as(mark, word)
     assert found, word
     return found[0]
 
@@ -477,5 +483,4 @@ def sessions_there(server):
 
 def busy_there(server, there):
     """What runs on the far side but the daemon and its spare worker."""
-    bridges = [p for p in with_environment(*there) if " bridge" in running().get(p, (0, 0, ""))[2]]
-    return bridges + sessions_there(server)
+    return running_as(there, " bridge") + sessions_there(server)

@@ -100,15 +100,18 @@ def only_cuda_streams_and_events(device):
 def only_cuda_elapsed_time_is_about_the_work(device):
     x = torch.randn(700, 700).cuda()
     torch.cuda.synchronize()
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    before = time.perf_counter()
-    start.record()
-    for _ in range(10):
-        x @ x
-    end.record()
-    torch.cuda.synchronize()
-    outside = (time.perf_counter() - before) * 1e3
-    assert 0.2 * outside < start.elapsed_time(end) <= 1.05 * outside
+    shares = []
+    for _ in range(5):  # a busy machine may hold up one side or the other, not every time
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        before = time.perf_counter()
+        start.record()
+        for _ in range(10):
+            x @ x
+        end.record()
+        torch.cuda.synchronize()
+        shares.append(start.elapsed_time(end) / ((time.perf_counter() - before) * 1e3))
+    assert max(shares) <= 1.05
+    assert max(shares) > 0.2
 
 
 def only_cuda_generators(device):
