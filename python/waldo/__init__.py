@@ -56,12 +56,12 @@ def connect(target: str = "local", gpus: int = 0) -> None:
 
     Must come before the first ``import torch``; raises RuntimeError after it.
     """
-    from waldo import _start
+    from waldo import _hook, _start
 
     if not isinstance(target, str) or not target:
         raise ValueError("waldo.connect: the target is a name such as 'local' or 'lab', not " + repr(target))
-    if gpus < 0:
-        raise ValueError(f"waldo.connect: gpus must not be negative, got {gpus}")
+    if not isinstance(gpus, int) or not 0 <= gpus <= _hook.GPUS_MAX:
+        raise ValueError(f"waldo.connect: gpus is a number from 0 to {_hook.GPUS_MAX}, not {gpus!r}")
     if "torch" in sys.modules:
         same = os.environ.get("WALDO_ON") == target and int(os.environ.get("WALDO_GPUS") or 0) == gpus
         if _start.active() and same:

@@ -15,6 +15,7 @@ from importlib.machinery import ModuleSpec
 from typing import Any
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
+GPUS_MAX = 64  # queue_count_max of src/wire/limits.h
 _TORCH_VERSIONS = ("2.11", "2.12", "2.13")
 
 
@@ -76,6 +77,9 @@ def _spec_by_others(finder: Finder, name: str, path: Any, target: Any) -> Module
 
 
 def _load(torch_dir: str) -> None:
+    gpus = os.environ.get("WALDO_GPUS") or "1"
+    if not (gpus.isascii() and gpus.isdecimal() and int(gpus) <= GPUS_MAX):
+        raise Problem(f'WALDO_GPUS is "{gpus}"; try a number from 1 to {GPUS_MAX}')
     version, cuda = _read_version(torch_dir)
     if not version.startswith(tuple(v + "." for v in _TORCH_VERSIONS)):
         raise Problem(f"PyTorch {version} is not one of {', '.join(_TORCH_VERSIONS)}; install one of these")

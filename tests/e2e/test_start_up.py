@@ -75,10 +75,18 @@ def test_a_cuda_build_is_one_line(tmp_path):
     assert "CUDA build" in ran.stderr
 
 
-@pytest.mark.parametrize("arguments", ["''", "3", "'local', gpus=-1"])
+@pytest.mark.parametrize("arguments", ["''", "3", "'local', gpus=-1", "'local', gpus='2'", "gpus=1.5", "gpus=65"])
 def test_connect_refuses_nonsense(arguments):
     ran = python(f"import waldo\ntry:\n  waldo.connect({arguments})\nexcept ValueError as e:\n  print('ValueError', e)")
     assert ran.stdout.startswith("ValueError waldo.connect")
+
+
+@pytest.mark.parametrize("number", ["two", "-1", "65", "1.0", "٣"])
+def test_a_wrong_number_of_gpus_is_one_line(number):
+    """Goal: WALDO_GPUS that is no number of devices is said; PyTorch is then what it is without us."""
+    ran = python("import torch; print(torch.cuda.device_count())", WALDO_GPUS=number).ok()
+    assert ran.stdout == "0\n"
+    assert ran.stderr == f'waldo: no cuda devices here: WALDO_GPUS is "{number}"; try a number from 1 to 64\n'
 
 
 def test_connect_twice_the_same_is_fine():
