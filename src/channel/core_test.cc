@@ -275,7 +275,7 @@ TEST(ChannelCore, BrokenPeersAreRefused) {
   refused(to_buffer(as_bytes("GET / HTTP/1.1\r\nHost: x\r\n\r\n")), "magic");
   refused(frame(2), "frame 2 follows frame 0");
   Buffer flipped = frame(1);
-  flipped.back() ^= std::byte{1};
+  flipped[flipped.size() - 1] ^= std::byte{1};
   refused(flipped, "checksum of frame 1");
   const auto ack = [](uint64_t received, uint64_t consumed) {
     return wire::encode_frame(FrameKind::kAck, Lane::kRecords, FrameNumber{},

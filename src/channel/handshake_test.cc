@@ -55,7 +55,7 @@ TEST(Handshake, OtherThingsThanAHelloAreSaid) {
   EXPECT_EQ(read({}).status().kind(), StatusKind::kDisconnected);
   EXPECT_EQ(read(frame(FrameKind::kPing, {})).status().text(), "PING instead of HELLO");
   Buffer damaged = frame(FrameKind::kHello, encode(hello()));
-  damaged.back() ^= std::byte{1};
+  damaged[damaged.size() - 1] ^= std::byte{1};
   EXPECT_EQ(read(damaged).status().text(), "checksum of frame 0 (HELLO) does not match");
   EXPECT_EQ(parse_hello(std::span(damaged).first(10)).status().text(), "HELLO is cut short");
   auto quiet = os::make_socketpair();

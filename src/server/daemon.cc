@@ -101,7 +101,7 @@ class Daemon {
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (got <= 0) return dismiss(fd);
     if (visitor.bytes[0] == std::byte{'{'}) {
-      if (visitor.bytes.back() == std::byte{'\n'}) return on_request(fd);
+      if (visitor.bytes.end()[-1] == std::byte{'\n'}) return on_request(fd);
       if (visitor.bytes.size() > kRequestBytesMax) dismiss(fd);
       return;
     }

@@ -119,7 +119,7 @@ class FakeQueue final : public QueueBackend {
 
   Status command(std::span<const std::byte> body, Buffer* report) override {
     if (as_text(body) == "fail") return failure(wire::ErrorClass::kRuntime, "command", "made to fail");
-    if (report != nullptr) report->assign(body.begin(), body.end());
+    if (report != nullptr) *report = to_buffer(body);
     return {};
   }
 

@@ -122,8 +122,8 @@ Buffer encode_frame(FrameKind kind, Lane lane, FrameNumber number, std::span<con
   const auto header = encode_header(kind, lane, number, payload);
   Buffer frame;
   frame.reserve(header.size() + payload.size());
-  frame.insert(frame.end(), header.begin(), header.end());
-  frame.insert(frame.end(), payload.begin(), payload.end());
+  frame.append(header);
+  frame.append(payload);
   return frame;
 }
 

@@ -26,7 +26,7 @@ Message round_trip(const Message& message, Decode decode, size_t shortest_valid 
 }
 
 Status flipped(Buffer payload, size_t at, uint8_t value, auto decode) {
-  payload.at(at) = static_cast<std::byte>(value);
+  payload[at] = static_cast<std::byte>(value);
   return decode(payload).status();
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace waldo::wire {
 
@@ -46,9 +47,16 @@ Buffer RecordsBuilder::take() {
   at = put(at, count_);
   at = put(at, first_.raw);
   put(at, uint64_t{0});
-  buffer_.resize(at_);
-  Buffer payload = std::move(buffer_);
-  buffer_ = Buffer();
+  // A small frame is copied out and the buffer stays: growing a new one would cost the next calls more than the copy
+  // costs now, and a frame lives until the peer acknowledges it, so it had better be no larger than it must.
+  constexpr size_t kCopiedBytesMax = 16 << 10;
+  Buffer payload;
+  if (at_ <= kCopiedBytesMax) {
+    payload = to_buffer({buffer_.data(), at_});
+  } else {
+    buffer_.resize(at_);
+    payload = std::exchange(buffer_, Buffer());
+  }
   at_ = records_header_bytes;
   count_ = 0;
   first_ = next_;

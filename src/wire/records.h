@@ -70,14 +70,14 @@ class RecordsBuilder {
     at = put_head(at, RecordKind::kCall, flags, static_cast<uint16_t>(slots.size()));
     at = put(at, plan.raw);
     if (!scalars.empty()) at = put(at, static_cast<uint32_t>(scalars.size()));
-    if (slot_bytes != 0) std::memcpy(at, slots.data(), slot_bytes);
-    if (!scalars.empty()) put_padded(at + slot_bytes, scalars);
+    for (const Slot slot : slots) at = put(at, slot.raw);  // a handful: cheaper than calling memcpy
+    if (!scalars.empty()) put_padded(at, scalars);
     return take_number();
   }
   void free(std::span<const Slot> slots) {  // at most free_count_max
     std::byte* at = extend(4 + slots.size() * sizeof(Slot));
     at = put_head(at, RecordKind::kFree, 0, static_cast<uint16_t>(slots.size()));
-    std::memcpy(at, slots.data(), slots.size() * sizeof(Slot));
+    for (const Slot slot : slots) at = put(at, slot.raw);  // one or two, as a rule
   }
   CallNumber create(Slot slot, uint64_t bytes) { return sized(RecordKind::kCreate, slot, bytes); }
   CallNumber resize(Slot slot, uint64_t bytes) { return sized(RecordKind::kResize, slot, bytes); }
@@ -132,8 +132,16 @@ class RecordsBuilder {
   }
   static void put_padded(std::byte* at, std::span<const std::byte> bytes) {
     if (bytes.empty()) return;
-    std::memset(at + padded(bytes.size()) - 4, 0, 4);
-    std::memcpy(at, bytes.data(), bytes.size());
+    const size_t whole = bytes.size() & ~size_t{3};
+    if (whole <= 32) [[likely]] {  // a few scalars
+      for (size_t i = 0; i < whole; i += 4) std::memcpy(at + i, bytes.data() + i, 4);
+    } else {
+      std::memcpy(at, bytes.data(), whole);
+    }
+    if (whole == bytes.size()) [[likely]]
+      return;
+    std::memset(at + whole, 0, 4);
+    std::memcpy(at + whole, bytes.data() + whole, bytes.size() - whole);
   }
   CallNumber sized(RecordKind kind, Slot slot, uint64_t bytes) {
     put(put(put_head(extend(16), kind, 0, 0), slot.raw), bytes);

@@ -100,7 +100,7 @@ TEST(Records, EveryCutIsNoticed) {
   RecordsBuilder builder(kQueue);
   const Buffer payload = one_of_each(builder);
   for (size_t size = 0; size < payload.size(); ++size) {
-    const Buffer part(payload.begin(), payload.begin() + static_cast<ptrdiff_t>(size));
+    const Buffer part(std::span<const std::byte>(payload.data(), size));
     auto reader = RecordReader::open(part);
     if (!reader.ok()) continue;
     Record record;
@@ -124,7 +124,7 @@ TEST(Records, WhatIsWrongIsNamed) {
     RecordsBuilder builder(kQueue);
     build(builder);
     Buffer payload = builder.take();
-    payload.at(at) = static_cast<std::byte>(value);
+    payload[at] = static_cast<std::byte>(value);
     return first_error(payload).text();
   };
   const auto sync = [](RecordsBuilder& b) { b.sync(); };
@@ -147,7 +147,7 @@ TEST(Records, WhatIsWrongIsNamed) {
   EXPECT_EQ(broken(free, record + 3, 0xff), "malformed record 1 of 1 (FREE): too many slots");
   const auto after = [](RecordsBuilder& b) { b.after(QueueId{1}, CallNumber{1}); };
   EXPECT_EQ(broken(after, record + 2, 2), "malformed record 1 of 1 (AFTER): queue");  // itself
-  const auto command = [](RecordsBuilder& b) { b.command(Buffer(5), Answer::kNone); };
+  const auto command = [](RecordsBuilder& b) { b.command(Buffer(5, std::byte{1}), Answer::kNone); };
   EXPECT_EQ(broken(command, record + 4, 9), "malformed record 1 of 1 (COMMAND): body");
   EXPECT_EQ(broken(command, record + 13, 1), "malformed record 1 of 1 (COMMAND): padding");
   const auto two = [](RecordsBuilder& b) { b.sync(), b.sync(); };
