@@ -24,7 +24,7 @@ class Operation {
   // c = a + b; a = c; the old a dies.
   void run() {
     Recorder::Urge urge;
-    const bool recorded = recorder_.try_call_making(PlanId{0}, named_, scalars_, &urge);
+    const bool recorded = recorder_.try_call_making(PlanId{0}, named_, scalars_, &urge, nobody_);
     if (!recorded) std::abort();
     recorder_.slots.drop(named_[0]);
     named_[0] = named_[2];
@@ -38,6 +38,7 @@ class Operation {
 
  private:
   Recorder recorder_;
+  NoOwners nobody_;
   Slot named_[3];
   std::byte scalars_[8] = {};
   std::vector<Buffer> frames_;

@@ -48,11 +48,13 @@ Status Queue::call_slow(PlanId plan, std::span<const Slot> slots, std::span<cons
       record(call_bytes(slots, scalars), slots, [&](wire::RecordsBuilder& to) { to.call(plan, slots, scalars); }));
 }
 
-Status Queue::call_making_slow(PlanId plan, std::span<Slot> slots, std::span<const std::byte> scalars) {
+Status Queue::call_making_slow(PlanId plan, std::span<Slot> slots, std::span<const std::byte> scalars,
+                               const std::function<bool(size_t)>& take) {
   {
     std::lock_guard guard(recorder_.lock);
+    if (recorder_.slots.any_dropped()) recorder_.put_dropped_slow();
     const size_t reads = plan.raw < recorder_.plans.size() ? recorder_.plans[plan.raw].reads : slots.size();
-    for (size_t i = reads; i < slots.size(); ++i) slots[i] = recorder_.slots.take();
+    if (!take(std::min(reads, slots.size()))) return {};
   }
   return call_slow(plan, slots, scalars);
 }

@@ -4,24 +4,8 @@
 
 namespace waldo::client {
 
-// Hot: almost every call of a training step is preceded by one or two drops. bench/client_bench "call, plan hit".
-void Recorder::put_dropped() {
-  constexpr uint32_t kFew = 8;
-  Slot few[kFew];
-  uint32_t count = 0;
-  slots.drain([&](Slot slot) {
-    if (count < kFew) [[likely]] {
-      few[count++] = slot;
-      return;
-    }
-    if (dropped_.empty()) dropped_.assign(few, few + kFew);
-    dropped_.push_back(slot);
-  });
-  if (dropped_.empty()) [[likely]] {
-    if (count != 0) builder.free({few, count});  // the last of what a frame holds beyond its soft limit
-    frees += count;
-    return;
-  }
+void Recorder::put_many(const Slot* few) {
+  dropped_.insert(dropped_.begin(), few, few + kFewDropped);
   frees += dropped_.size();
   // Few at a time, so that no FREE makes a frame much longer than the soft limit.
   constexpr size_t kSlotsPerFree = 4096;
@@ -33,6 +17,17 @@ void Recorder::put_dropped() {
   }
   if (dropped_.capacity() > kSlotsPerFree) dropped_ = {};
   dropped_.clear();
+}
+
+void Recorder::put_dropped_slow() {
+  if ((trouble.load(std::memory_order_relaxed) & ~uint32_t{kFailed}) != 0) {
+    slots.drain([this](Slot, void* owner) {
+      if (owner != nullptr) released(owner);
+    });
+    return;
+  }
+  make_room(4 + sizeof(Slot) * kFewDropped);
+  put_dropped();
 }
 
 void Recorder::seal() {

@@ -23,6 +23,12 @@
 
 namespace waldo::client {
 
+// For try_call_making(): slots without owners, and room for everything.
+struct NoOwners {
+  bool admit() { return true; }
+  void* name(size_t, Slot) { return nullptr; }
+};
+
 class Recorder {
  public:
   // Why a record cannot simply be appended. More than one may hold.
@@ -32,7 +38,9 @@ class Recorder {
     kEnded = 4,   // after shutdown()
     kForked = 8,  // in a child process
   };
-  enum class Urge : uint8_t { kNone, kSoon, kNow };
+  enum class Urge : uint8_t { kNone, kSoon, kNow, kNoRoom };
+  // Told of the owner of each slot whose FREE is recorded, with the lock held, by whatever thread holds it.
+  using Released = void (*)(void* owner) noexcept;
 
   // From so many bytes on, records are sent without waiting for more: about 150 calls.
   static constexpr size_t kUrgentBytes = 6u << 10;
@@ -59,18 +67,30 @@ class Recorder {
     return true;
   }
 
-  // As try_call(), with new slots for what the plan creates: one lock for both.
-  bool try_call_making(PlanId plan, std::span<Slot> named, std::span<const std::byte> scalars, Urge* urge) {
+  // As try_call(), with new slots for what the plan creates: one lock for both. Under it, once nothing else can go
+  // wrong, `admit()` says whether there is room for what they will hold (false: nothing was done and *urge is kNoRoom),
+  // then `name(i, slot)` is told the i-th new slot and gives its owner.
+  template <typename Made>
+  bool try_call_making(PlanId plan, std::span<Slot> named, std::span<const std::byte> scalars, Urge* urge, Made& made) {
     std::lock_guard guard(lock);
     if (!can_append() || plan.raw >= plans.size()) [[unlikely]]
       return false;
     const size_t reads = plans[plan.raw].reads;
     if (reads > named.size() || !can_call(plan, named.size(), named.first(reads), scalars)) [[unlikely]]
       return false;
-    if (!slots.can_take(named.size() - reads)) [[unlikely]]
+    const size_t creates = named.size() - reads;
+    if (!slots.can_take(creates)) [[unlikely]]
       return false;
     if (slots.any_dropped()) put_dropped();
-    for (Slot& made : named.subspan(reads)) made = slots.take();
+    if (!made.admit()) [[unlikely]] {
+      *urge = Urge::kNoRoom;
+      return true;
+    }
+    for (size_t i = 0; i < creates; ++i) {
+      Slot& slot = named[reads + i];
+      slot = slots.take();
+      slots.set_owner(slot, made.name(i, slot));
+    }
     builder.call(plan, named, scalars);
     *urge = note_appended();
     return true;
@@ -82,8 +102,25 @@ class Recorder {
   void make_room(size_t bytes) {
     if (builder.full() || builder.bytes() + bytes > limits::frame_payload_bytes_max) seal();
   }
-  // FREE records for everything dropped so far.
-  WALDO_API void put_dropped();
+  // FREE records for everything dropped so far. Hot: almost every call of a training step is preceded by a drop or two.
+  void put_dropped() {
+    Slot few[kFewDropped];
+    uint32_t count = 0;
+    slots.drain([&](Slot slot, void* owner) {
+      if (owner != nullptr) released(owner);
+      if (count < kFewDropped) [[likely]] {
+        few[count++] = slot;
+      } else {
+        dropped_.push_back(slot);
+      }
+    });
+    if (!dropped_.empty()) [[unlikely]]
+      return put_many(few);
+    if (count != 0) builder.free({few, count});  // the last of what a frame holds beyond its soft limit
+    frees += count;
+  }
+  // The same in any state: whether the frame is full, or the session over and nothing sent any more.
+  WALDO_API void put_dropped_slow();
   // After appending: must the channel be told?
   Urge note_appended() {
     if (!kicked.load(std::memory_order_relaxed)) [[unlikely]] {
@@ -122,10 +159,14 @@ class Recorder {
   wire::RecordsBuilder builder;  // numbers calls, holds the newest records
   std::vector<Arity> plans;      // by plan number
   uint64_t frees = 0;            // slots named in FREE records so far
+  Released released = nullptr;   // set before a slot gets an owner
 
  private:
   bool can_append() const { return trouble.load(std::memory_order_relaxed) == 0 && !builder.full(); }
   WALDO_API void seal();
+  WALDO_API void put_many(const Slot* few);  // kFewDropped of them, then `dropped_`
+
+  static constexpr uint32_t kFewDropped = 8;
 
   // lock
   bool urged_ = false;

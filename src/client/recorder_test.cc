@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <deque>
+
 namespace waldo::client {
 namespace {
 
@@ -47,6 +49,7 @@ class RecorderTest : public testing::Test {
   }
 
   Recorder recorder_;
+  NoOwners nobody_;
   Recorder::Urge urge_ = Recorder::Urge::kNone;
 };
 
@@ -84,13 +87,52 @@ TEST_F(RecorderTest, FramesGoOnCounting) {
 TEST_F(RecorderTest, ADroppedSlotIsFreedBeforeTheNextCallTakesIt) {
   recorder_.plans.push_back({0, 1});
   Slot made[1];
-  EXPECT_TRUE(recorder_.try_call_making(PlanId{1}, made, {}, &urge_));
+  EXPECT_TRUE(recorder_.try_call_making(PlanId{1}, made, {}, &urge_, nobody_));
   const Slot first = made[0];
   recorder_.slots.drop(first);
-  EXPECT_TRUE(recorder_.try_call_making(PlanId{1}, made, {}, &urge_));
+  EXPECT_TRUE(recorder_.try_call_making(PlanId{1}, made, {}, &urge_, nobody_));
   EXPECT_EQ(made[0], first);
   EXPECT_EQ(parse(take()[0]).kinds, (std::vector{RecordKind::kCall, RecordKind::kFree, RecordKind::kCall}));
   EXPECT_EQ(recorder_.frees, 1u);
+}
+
+struct Owners {
+  explicit Owners(bool room) : room(room) {}
+  bool admit() { return room; }
+  void* name(size_t, Slot slot) { return &named.emplace_back(slot); }
+  bool room;
+  std::deque<Slot> named;
+};
+std::vector<Slot> g_released;  // in the order of their FREEs
+
+// Goal: whoever owns a slot is told once, when its FREE is recorded, and before another call can take the slot.
+TEST_F(RecorderTest, AnOwnerIsToldWhenItsSlotIsFreed) {
+  g_released.clear();
+  recorder_.released = [](void* owner) noexcept { g_released.push_back(*static_cast<Slot*>(owner)); };
+  recorder_.plans.push_back({0, 2});
+  Owners owners(true);
+  Slot made[2], again[2];
+  EXPECT_TRUE(recorder_.try_call_making(PlanId{1}, made, {}, &urge_, owners));
+  EXPECT_EQ(owners.named, (std::deque{made[0], made[1]}));
+  recorder_.slots.drop(made[1]);
+  recorder_.slots.drop(made[0]);
+  EXPECT_TRUE(g_released.empty());
+  EXPECT_TRUE(recorder_.try_call_making(PlanId{1}, again, {}, &urge_, owners));
+  EXPECT_EQ(g_released, (std::vector{made[1], made[0]}));
+  recorder_.slots.drop(again[0]);
+  recorder_.trouble.store(Recorder::kLost);  // nothing is recorded any more, and nobody forgotten
+  recorder_.put_dropped_slow();
+  EXPECT_EQ(g_released.size(), 3u);
+}
+
+TEST_F(RecorderTest, WhatFindsNoRoomIsNotRecorded) {
+  recorder_.plans.push_back({0, 1});
+  Owners owners(false);
+  Slot made[1];
+  EXPECT_TRUE(recorder_.try_call_making(PlanId{1}, made, {}, &urge_, owners));
+  EXPECT_EQ(urge_, Recorder::Urge::kNoRoom);
+  EXPECT_EQ(recorder_.waiting_bytes(), 0u);
+  EXPECT_EQ(recorder_.slots.live(), 0u);
 }
 
 TEST_F(RecorderTest, WhatIsNotOrdinaryGoesTheSlowWay) {

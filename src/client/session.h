@@ -73,6 +73,19 @@ class WALDO_API Queue {
     std::lock_guard guard(recorder_.lock);
     return recorder_.slots.take();
   }
+  // Runs `body(SlotTable&)` under the queue's lock, with FREE recorded for everything dropped before: for what the
+  // front end must change together with slots and their owners. `body` calls nothing of the queue.
+  template <typename Body>
+  auto locked(Body&& body) {
+    std::lock_guard guard(recorder_.lock);
+    if (recorder_.slots.any_dropped()) recorder_.put_dropped_slow();
+    return body(recorder_.slots);
+  }
+  // Before the first slot gets an owner.
+  void on_released(Recorder::Released released) {
+    std::lock_guard guard(recorder_.lock);
+    recorder_.released = released;
+  }
   // From deleters, under whatever lock: pushes to a list that is drained into one FREE at the next record or flush.
   // Takes no lock, allocates nothing. `slot` may be another queue's. A no-op in a forked child and after shutdown().
   void free_slot(Slot slot) noexcept {
@@ -103,15 +116,39 @@ class WALDO_API Queue {
     return {};
   }
   // The same, and takes the created slots under the same lock: `slots` has the plan's reads in front, the rest is
-  // filled in with new slots. They are yours whatever the Status says, but for none slots.
-  Status call_making(PlanId plan, std::span<Slot> slots, std::span<const std::byte> scalars) {
+  // filled in with new slots. They are yours whatever the Status says, but for none slots. `made` as for
+  // Recorder::try_call_making(); when it admits nothing, nothing was recorded, the slots are none, and *admitted is
+  // false.
+  template <typename Made>
+  Status call_making(PlanId plan, std::span<Slot> slots, std::span<const std::byte> scalars, Made& made,
+                     bool* admitted) {
     Recorder::Urge urge;
-    if (!recorder_.try_call_making(plan, slots, scalars, &urge)) [[unlikely]] {
-      return call_making_slow(plan, slots, scalars);
+    *admitted = true;
+    if (!recorder_.try_call_making(plan, slots, scalars, &urge, made)) [[unlikely]] {
+      const auto take = [&](size_t reads) {
+        *admitted = made.admit();
+        for (size_t i = reads; i < slots.size(); ++i) {
+          slots[i] = *admitted ? recorder_.slots.take() : Slot{};
+          if (!slots[i].none()) recorder_.slots.set_owner(slots[i], made.name(i - reads, slots[i]));
+        }
+        return *admitted;
+      };
+      return call_making_slow(plan, slots, scalars, take);
     }
-    if (urge != Recorder::Urge::kNone) [[unlikely]]
-      kick(urge);
+    if (urge != Recorder::Urge::kNone) [[unlikely]] {
+      if (urge == Recorder::Urge::kNoRoom) {
+        *admitted = false;
+      } else {
+        kick(urge);
+      }
+    }
     return {};
+  }
+  // Where nobody owns slots and there is always room.
+  Status call_making(PlanId plan, std::span<Slot> slots, std::span<const std::byte> scalars) {
+    NoOwners made;
+    bool admitted;
+    return call_making(plan, slots, scalars, made, &admitted);
   }
   Status create(Slot slot, uint64_t bytes);
   Status resize(Slot slot, uint64_t bytes);
@@ -151,7 +188,9 @@ class WALDO_API Queue {
   void kick_for_free() noexcept;
   void free_slot_of_other(Slot slot) noexcept;
   Status call_slow(PlanId plan, std::span<const Slot> slots, std::span<const std::byte> scalars);
-  Status call_making_slow(PlanId plan, std::span<Slot> slots, std::span<const std::byte> scalars);
+  // `take(reads)`, under the lock, fills in the new slots; false: there is no room.
+  Status call_making_slow(PlanId plan, std::span<Slot> slots, std::span<const std::byte> scalars,
+                          const std::function<bool(size_t)>& take);
   Status check_call(PlanId plan, std::span<const Slot> slots, std::span<const std::byte> scalars) const;
 
   template <typename Append>

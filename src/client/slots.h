@@ -1,6 +1,8 @@
 // The slot numbers of one queue: taken by the recorder, dropped by deleters, and taken again only after the FREE that
 // names them was recorded. Both lists are threaded through one array, so neither taking nor dropping allocates.
 //
+// Beside each live slot stands its owner: whatever the front end wants to be told when the slot's FREE is recorded.
+//
 // Threads: drop() and any_dropped() from any thread, without a lock (deleters run under locks of others); the rest
 // under
 //          the queue's lock.
@@ -24,23 +26,25 @@ class SlotTable {
  public:
   explicit SlotTable(QueueId queue) : queue_(queue) {}
 
-  Slot take() {
-    if (free_ != kEnd) [[likely]] {
-      const uint32_t index = free_;
-      free_ = next(index).load(std::memory_order_relaxed);
-      next(index).store(kLive, std::memory_order_relaxed);
-      ++live_;
-      return Slot::make(queue_, index);
-    }
-    return take_new();
+  Slot take(void* owner = nullptr) {
+    if (free_ == kEnd) [[unlikely]]
+      return take_new(owner);
+    const uint32_t index = free_;
+    Entry& entry = at(index);
+    free_ = entry.next.load(std::memory_order_relaxed);
+    entry.next.store(kLive, std::memory_order_relaxed);
+    entry.owner = owner;
+    ++live_;
+    return Slot::make(queue_, index);
   }
+  void set_owner(Slot slot, void* owner) { at(slot.index()).owner = owner; }
 
   bool can_take(size_t count) const { return live_ + count < limits::slot_count_max; }
 
   // None of this touches memory that a forked child could not: the child's copy of the list goes nowhere.
   void drop(Slot slot) noexcept {
     const uint32_t index = slot.index();
-    auto& mine = next(index);
+    auto& mine = at(index).next;
     WALDO_CHECK(mine.load(std::memory_order_relaxed) == kLive);
     uint32_t head = dropped_.load(std::memory_order_relaxed);
     do {
@@ -49,23 +53,26 @@ class SlotTable {
   }
   bool any_dropped() const { return dropped_.load(std::memory_order_relaxed) != kEnd; }
 
-  // Takes every slot dropped so far out of the list, oldest first, and calls `each(Slot)`; they can be taken again from
-  // now on, so the FREE must be in the outbox before the lock is given back. Returns how many there were.
+  // Takes every slot dropped so far out of the list, oldest first, and calls `each(Slot, owner)`; they can be taken
+  // again from now on, so the FREE must be in the outbox before the lock is given back. Returns how many there were.
   template <typename Each>
   uint32_t drain(Each&& each) {
     // seq_cst pairs with drop(): whoever drops after this exchange sees the outbox's kicked flag as cleared before it.
     uint32_t index = dropped_.exchange(kEnd, std::memory_order_seq_cst);
-    if (index == kEnd) return 0;
     uint32_t oldest_first = kEnd;
     while (index != kEnd) {  // newest first -> oldest first
-      const uint32_t older = next(index).exchange(oldest_first, std::memory_order_relaxed);
+      auto& next = at(index).next;
+      const uint32_t older = next.load(std::memory_order_relaxed);
+      next.store(oldest_first, std::memory_order_relaxed);
       oldest_first = index;
       index = older;
     }
     uint32_t count = 0;
     for (index = oldest_first; index != kEnd; ++count) {
-      each(Slot::make(queue_, index));
-      const uint32_t newer = next(index).exchange(free_, std::memory_order_relaxed);
+      Entry& entry = at(index);
+      each(Slot::make(queue_, index), entry.owner);
+      const uint32_t newer = entry.next.load(std::memory_order_relaxed);
+      entry.next.store(free_, std::memory_order_relaxed);
       free_ = index;
       index = newer;
     }
@@ -81,14 +88,16 @@ class SlotTable {
   static constexpr uint32_t kLive = 0xfffffffeu;
   static constexpr uint32_t kChunkBits = 14;
   static constexpr uint32_t kChunkSlots = 1u << kChunkBits;
-  using Chunk = std::array<std::atomic<uint32_t>, kChunkSlots>;
+  struct Entry {
+    std::atomic<uint32_t> next;  // in the list it is in; kLive in none
+    void* owner;
+  };
+  using Chunk = std::array<Entry, kChunkSlots>;
 
   // A chunk exists before the first of its slots is given out, and never moves.
-  std::atomic<uint32_t>& next(uint32_t index) noexcept {
-    return (*chunks_[index >> kChunkBits])[index & (kChunkSlots - 1)];
-  }
+  Entry& at(uint32_t index) noexcept { return (*chunks_[index >> kChunkBits])[index & (kChunkSlots - 1)]; }
 
-  WALDO_API Slot take_new();
+  WALDO_API Slot take_new(void* owner);
 
   const QueueId queue_;
   std::atomic<uint32_t> dropped_{kEnd};

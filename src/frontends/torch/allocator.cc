@@ -20,7 +20,7 @@ Stat stat_of(const Tally& tally) {
   stat.current = tally.current;
   stat.peak = tally.peak;
   stat.allocated = tally.allocated;
-  stat.freed = tally.freed;
+  stat.freed = tally.freed();
   return stat;
 }
 StatArray stats_of(const Tally (&tallies)[3]) {
@@ -55,7 +55,7 @@ class Allocator final : public c10::DeviceAllocator {
     stats.segment = stats_of(from.segments);
     stats.num_ooms = static_cast<int64_t>(from.out_of_memory);
     stats.num_device_alloc = from.segments.allocated;
-    stats.num_device_free = from.segments.freed;
+    stats.num_device_free = from.segments.freed();
     return stats;
   }
   void resetAccumulatedStats(c10::DeviceIndex device) override { reset_accumulated_memory(resolve_device(device)); }

@@ -90,6 +90,7 @@ client::Queue& open_queue_slow(c10::DeviceIndex device) {
     const auto& info = (*queue)->session().worker().devices;
     const size_t place = (*queue)->id().raw;
     if (place < info.size()) set_memory_limit(index, info[place].total_memory);
+    (*queue)->on_released(&release_storage_ref);
     entry.store(*queue, std::memory_order_release);
   }
   return **queue;

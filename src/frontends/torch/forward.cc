@@ -14,6 +14,7 @@
 #include "frontends/torch/bridge.h"
 #include "frontends/torch/device.h"
 #include "frontends/torch/errors.h"
+#include "frontends/torch/far_tensor.h"
 #include "frontends/torch/inline_vector.h"
 #include "frontends/torch/meta.h"
 #include "frontends/torch/plan.h"
@@ -23,62 +24,151 @@
 namespace waldo::torch_frontend {
 namespace {
 
-// The plans of one device. They live for ever.
+// The plans of one device. They live for ever. `recent` is looked at first: one known plan per CallKey::place(),
+// whichever was used last; the whole key is compared.
 struct DevicePlans {
+  std::array<std::atomic<Plan*>, size_t{1} << CallKey::kPlaceBits> recent{};
   client::PlanTable<Plan*> table;
   std::mutex write;
   std::vector<Plan*> by_number;
 };
 
-DevicePlans& plans_of(c10::DeviceIndex device) {
-  static std::array<std::atomic<DevicePlans*>, kDevicesMax> all{};
-  auto& mine = all[static_cast<size_t>(device)];
-  auto* plans = mine.load(std::memory_order_acquire);
-  if (plans != nullptr) [[likely]]
-    return *plans;
+constinit std::array<std::atomic<DevicePlans*>, kDevicesMax> g_plans{};
+
+[[gnu::noinline]] DevicePlans& make_plans(std::atomic<DevicePlans*>& mine) {
   auto* made = new DevicePlans();
+  DevicePlans* plans = nullptr;
   if (mine.compare_exchange_strong(plans, made)) return *made;
   delete made;
   return *plans;
 }
 
-at::Tensor make_tensor(c10::Storage&& storage, const OutputPlan& plan) {
-  auto impl = c10::make_intrusive<c10::TensorImpl>(std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CUDA),
-                                                   c10::scalarTypeToTypeMeta(plan.dtype));
-  if (plan.contiguous && plan.offset == 0) [[likely]] {
-    impl->set_sizes_contiguous(plan.sizes);
+inline DevicePlans& plans_of(c10::DeviceIndex device) {
+  auto& mine = g_plans[static_cast<size_t>(device)];
+  auto* plans = mine.load(std::memory_order_acquire);
+  return plans != nullptr ? *plans : make_plans(mine);
+}
+
+template <typename Impl>
+void set_shape(Impl& impl, const OutputPlan& plan) {
+  if (plan.contiguous && plan.offset == 0) {
+    impl.set_sizes_contiguous(plan.sizes);
   } else {
-    impl->set_sizes_and_strides(plan.sizes, plan.strides, plan.offset);
+    impl.set_sizes_and_strides(plan.sizes, plan.strides, plan.offset);
   }
-  if (plan.conj) [[unlikely]]
-    impl->_set_conj(true);
-  if (plan.neg) [[unlikely]]
-    impl->_set_neg(true);
+}
+
+at::Tensor make_tensor_slow(c10::Storage&& storage, const OutputPlan& plan) {
+  auto impl = c10::make_intrusive<FarTensorImpl>(std::move(storage), c10::scalarTypeToTypeMeta(plan.dtype));
+  set_shape(*impl, plan);
+  if (plan.conj) impl->_set_conj(true);
+  if (plan.neg) impl->_set_neg(true);
   return at::Tensor(std::move(impl));
 }
 
-// What a call needs while it is recorded: storages of its outputs, by number of creation.
-using NewStorages = c10::SmallVector<c10::Storage, 4>;
+inline at::Tensor make_tensor(c10::Storage&& storage, const OutputPlan& plan) {
+  if (!plan.prototype) [[unlikely]]
+    return make_tensor_slow(std::move(storage), plan);
+  return at::Tensor(c10::make_intrusive<FarTensorImpl>(std::move(storage), *plan.prototype));
+}
 
-c10::IValue make_output(const OutputPlan& plan, const c10::IValue* arguments, const CallKey& key, NewStorages& fresh) {
+void make_prototypes(std::vector<OutputPlan>& outputs, c10::DeviceIndex device) {
+  using Kind = wire::OutputKind;
+  for (OutputPlan& output : outputs) {
+    make_prototypes(output.list, device);
+    const bool tensor = output.kind == Kind::kNew || output.kind == Kind::kCpuNew || output.kind == Kind::kViewOf;
+    if (!tensor || output.conj || output.neg) continue;
+    output.prototype = c10::make_intrusive<FarTensorImpl>(c10::scalarTypeToTypeMeta(output.dtype), device);
+    set_shape(*output.prototype, output);
+  }
+}
+
+// The storages that a recorded call makes, taken under the queue's lock together with their slots
+// (Recorder::try_call_making), and given back unless outputs take them.
+class Making {
+ public:
+  Making(client::Queue& queue, c10::DeviceIndex device, const Plan& plan)
+      : queue_(queue), pool_(MemoryPool::of(device)), needs_(plan.needs) {}
+  ~Making() {
+    for (StorageRef* ref : refs_) {
+      if (ref != nullptr) [[unlikely]]
+        give_back(ref);
+    }
+  }
+  Making(const Making&) = delete;
+  Making& operator=(const Making&) = delete;
+
+  bool admit() {
+    for (const StorageNeed& need : needs_) {
+      StorageRef* ref = pool_.take(need);
+      if (ref == nullptr) [[unlikely]] {
+        refused_ = need.bytes;
+        for (StorageRef*& taken : refs_.span()) pool_.give_back(std::exchange(taken, nullptr));
+        return false;
+      }
+      ref->queue = &queue_;
+      ref->slot = Slot{};
+      ref->writes = 0;
+      refs_.push_back(ref);
+    }
+    return true;
+  }
+  void* name(size_t i, Slot slot) {
+    refs_[i]->slot = slot;
+    return refs_[i];
+  }
+
+  uint64_t refused() const { return refused_; }  // bytes that there was no room for
+  c10::Storage take(size_t i) {
+    StorageRef* ref = std::exchange(refs_[i], nullptr);
+    return c10::Storage(c10::make_intrusive<FarStorageImpl>(ref->bytes, data_of(ref)));
+  }
+
+ private:
+  void give_back(StorageRef* ref) noexcept {
+    if (!ref->slot.none()) return delete_storage_ref(ref);
+    queue_.locked([&](client::SlotTable&) { pool_.give_back(ref); });
+  }
+
+  client::Queue& queue_;
+  MemoryPool& pool_;
+  const std::vector<StorageNeed>& needs_;
+  InlineVector<StorageRef*, 8> refs_;
+  uint64_t refused_ = 0;
+};
+
+// Those of an asked call, by number of creation.
+struct AskedStorages {
+  c10::SmallVector<c10::Storage, 4> storages;
+  c10::Storage take(size_t i) { return std::move(storages[i]); }
+};
+
+template <typename Storages>
+c10::IValue make_output(const OutputPlan& plan, const c10::IValue* arguments, const CallKey& key, Storages& fresh) {
   using Kind = wire::OutputKind;
   switch (plan.kind) {
     case Kind::kNew:
     case Kind::kCpuNew:
-      return make_tensor(std::move(fresh[plan.slot]), plan);
+      return make_tensor(fresh.take(plan.slot), plan);
     case Kind::kArgument:
       return plan.place.element < 0 ? arguments[plan.place.argument] : c10::IValue(plan.place.in(arguments));
     case Kind::kViewOf: {
       const StorageRef* ref = key.storages()[plan.slot];
+      const auto view = [&](const at::Tensor& of) {
+        c10::Storage storage = of.storage();
+        // A copy between devices is known to both; the prototype is of one.
+        return ref->device == key.device() ? make_tensor(std::move(storage), plan)
+                                           : make_tensor_slow(std::move(storage), plan);
+      };
       // Any of the arguments over that storage lends it.
       for (size_t i = 0;; ++i) {
         const auto lends = [&](const c10::IValue& value) {
           return value.isTensor() && value.toTensor().defined() && storage_ref(*value.unsafeToTensorImpl()) == ref;
         };
-        if (lends(arguments[i])) return make_tensor(c10::Storage(arguments[i].toTensor().storage()), plan);
+        if (lends(arguments[i])) return view(arguments[i].toTensor());
         if (!arguments[i].isList()) continue;
         for (const auto& element : arguments[i].toListRef()) {
-          if (lends(element)) return make_tensor(c10::Storage(element.toTensor().storage()), plan);
+          if (lends(element)) return view(element.toTensor());
         }
       }
     }
@@ -114,15 +204,31 @@ void collect_create_bytes(const std::vector<OutputPlan>& outputs, std::vector<ui
   }
 }
 
-void return_outputs(const std::vector<OutputPlan>& outputs, const Operator& op, const CallKey& key, NewStorages& fresh,
+inline void pop(torch::jit::Stack* stack, size_t count) {
+  for (; count != 0; --count) stack->pop_back();
+}
+
+template <typename Storages>
+void return_outputs(const std::vector<OutputPlan>& outputs, const Operator& op, const CallKey& key, Storages& fresh,
                     torch::jit::Stack* stack) {
   const size_t count = op.arguments.size();
-  const c10::IValue* arguments = stack->data() + stack->size() - count;
+  c10::IValue* arguments = stack->data() + stack->size() - count;
   if (outputs.size() == 1) [[likely]] {
-    c10::IValue value = make_output(outputs[0], arguments, key, fresh);
-    torch::jit::drop(*stack, count);
-    stack->push_back(std::move(value));
-    return;
+    const OutputPlan& only = outputs[0];
+    if (only.kind == wire::OutputKind::kArgument && only.place.argument == 0 && only.place.element < 0) {
+      return pop(stack, count - 1);  // in place: it lies where it has to
+    }
+    if (only.kind == wire::OutputKind::kNew && count != 0) [[likely]] {
+      arguments[0] = make_tensor(fresh.take(only.slot), only);
+      return pop(stack, count - 1);
+    }
+    c10::IValue value = make_output(only, arguments, key, fresh);
+    if (count == 0) [[unlikely]] {
+      stack->push_back(std::move(value));
+      return;
+    }
+    arguments[0] = std::move(value);
+    return pop(stack, count - 1);
   }
   c10::SmallVector<c10::IValue, 8> values;
   for (const auto& output : outputs) values.push_back(make_output(output, arguments, key, fresh));
@@ -135,18 +241,16 @@ void return_outputs(const std::vector<OutputPlan>& outputs, const Operator& op, 
 void run(const Plan& plan, const Operator& op, const CallKey& key, client::Queue& queue, torch::jit::Stack* stack) {
   InlineVector<Slot, 24> slots;
   const auto storages = key.storages();
-  slots.append(storages.size() + plan.creates);
-  for (size_t i = 0; i < storages.size(); ++i) slots[i] = storages[i]->slot;
-  NewStorages fresh;
+  Slot* named = slots.append(storages.size() + plan.creates);
+  for (const StorageRef* ref : storages) *named++ = ref->slot;
+  Making fresh(queue, key.device(), plan);
   if (plan.creates == 0) {
     check(queue.call(plan.id, {slots.data(), slots.size()}, key.scalars()));
   } else {
-    for (const uint64_t bytes : plan.create_bytes) fresh.push_back(make_storage(queue, key.device(), bytes, Slot{}));
-    const Status status = queue.call_making(plan.id, {slots.data(), slots.size()}, key.scalars());
-    for (size_t i = 0; i < fresh.size(); ++i) {
-      storage_ref(*fresh[i].unsafeGetStorageImpl())->slot = slots[storages.size() + i];
-    }
-    check(status);
+    bool admitted;
+    check(queue.call_making(plan.id, {slots.data(), slots.size()}, key.scalars(), fresh, &admitted));
+    if (!admitted) [[unlikely]]
+      throw_out_of_memory(key.device(), fresh.refused());
   }
   return_outputs(plan.outputs, op, key, fresh, stack);
 }
@@ -224,25 +328,29 @@ Asked ask(const Plan& plan, const Operator& op, const CallKey& key, client::Queu
   result.outputs = from_wire(report->outputs, reads, places);
   TORCH_CHECK(result.outputs.size() == op.return_count, op.name(), ": the worker reported ", result.outputs.size(),
               " outputs");
-  NewStorages fresh;
+  AskedStorages fresh;
   std::vector<uint64_t> create_bytes;
   collect_create_bytes(result.outputs, &create_bytes);
   for (size_t i = 0; i < create_bytes.size(); ++i) {
-    fresh.push_back(make_storage(queue, key.device(), create_bytes[i], asked.take(i)));
+    fresh.storages.push_back(make_storage(queue, key.device(), create_bytes[i], asked.take(i)));
   }
   result.resized = adopt_sizes(report->outputs, places, arguments);
   return_outputs(result.outputs, op, key, fresh, stack);
   return result;
 }
 
-Plan* define(client::Queue& queue, const wire::PlanBody& body, Plan::Mode mode, uint16_t reads, uint16_t creates,
-             std::vector<OutputPlan> outputs) {
+Plan* define(client::Queue& queue, const CallKey& key, const wire::PlanBody& body, Plan::Mode mode, uint16_t reads,
+             uint16_t creates, std::vector<OutputPlan> outputs) {
   auto* plan = new Plan();
   plan->mode = mode;
+  if (mode == Plan::Mode::kKnown) plan->key.assign(key.words().begin(), key.words().end());
   plan->reads = reads;
   plan->creates = creates;
   plan->outputs = std::move(outputs);
-  collect_create_bytes(plan->outputs, &plan->create_bytes);
+  std::vector<uint64_t> create_bytes;
+  collect_create_bytes(plan->outputs, &create_bytes);
+  for (const uint64_t bytes : create_bytes) plan->needs.emplace_back(bytes);
+  make_prototypes(plan->outputs, key.device());
   plan->id = queue.define_plan(reads, creates, wire::encode(body));
   return plan;
 }
@@ -290,12 +398,12 @@ Plan* make_plan(const Operator& op, const c10::IValue* arguments, const CallKey&
   }
   auto body = describe_call(op, arguments, key);
   if (!told) {
-    return define(queue, body, asks_always ? Plan::Mode::kAsk : Plan::Mode::kLearn, reads, creates_max(op, arguments),
-                  {});
+    return define(queue, key, body, asks_always ? Plan::Mode::kAsk : Plan::Mode::kLearn, reads,
+                  creates_max(op, arguments), {});
   }
   body.outputs = to_wire(told->outputs, reads, tensor_places(op, arguments));
   const uint16_t creates = count_creates(told->outputs);  // before the outputs are moved
-  return define(queue, body, Plan::Mode::kKnown, reads, creates, std::move(told->outputs));
+  return define(queue, key, body, Plan::Mode::kKnown, reads, creates, std::move(told->outputs));
 }
 
 void apply_resizes(const std::vector<Resize>& resizes, const c10::IValue* arguments) {
@@ -347,12 +455,14 @@ void forward_at_depth(const Operator& op, torch::jit::Stack* stack, int depth) {
   if (queue.any_conformed()) [[unlikely]]
     take_conformed(plans_of(key.device()), queue);
   if (op.flags != FlagCheck::kNone) send_flags_if_changed(op.flags, queue, key.device());
-  const client::PlanKey hash = key.hash();
-  Plan* plan = plans_of(key.device()).table.find(hash);
-  if (plan != nullptr && plan->mode.load(std::memory_order_acquire) == Plan::Mode::kKnown) [[likely]] {
+  const DevicePlans& plans = plans_of(key.device());
+  const Plan* plan = plans.recent[key.place()].load(std::memory_order_acquire);
+  if (plan != nullptr && plan->mode.load(std::memory_order_acquire) == Plan::Mode::kKnown && key.same(plan->key))
+      [[likely]] {
     run(*plan, op, key, queue, stack);
   } else {
-    forward_slow(op, key, hash, plan, queue, stack, depth);
+    const client::PlanKey hash = key.hash();
+    forward_slow(op, key, hash, plans.table.find(hash), queue, stack, depth);
   }
 }
 
@@ -371,6 +481,7 @@ void forward_slow(const Operator& op, const CallKey& key, client::PlanKey hash, 
     case Plan::Mode::kReplaced:  // just now, by another thread
       return forward_slow(op, key, hash, plan, queue, stack, depth);
     case Plan::Mode::kKnown:
+      plans.recent[key.place()].store(plan, std::memory_order_release);
       return run(*plan, op, key, queue, stack);
     case Plan::Mode::kAsk:
       ask(*plan, op, key, queue, stack);
@@ -381,7 +492,7 @@ void forward_slow(const Operator& op, const CallKey& key, client::PlanKey hash, 
     case Plan::Mode::kConformed: {
       // Asked from now on: a second conform after learning means that the layout follows values.
       auto ask_body = describe_call(op, arguments, key);
-      Plan* again = define(queue, ask_body, plan->learned ? Plan::Mode::kAsk : Plan::Mode::kLearn, plan->reads,
+      Plan* again = define(queue, key, ask_body, plan->learned ? Plan::Mode::kAsk : Plan::Mode::kLearn, plan->reads,
                            creates_max(op, arguments), {});
       replace(plans, plan, again);
       return forward_slow(op, key, hash, again, queue, stack, depth);
@@ -396,7 +507,7 @@ void forward_slow(const Operator& op, const CallKey& key, client::PlanKey hash, 
   if (asked.resized) return;  // with its new size the out= tensor has another key next time
   body.outputs = to_wire(asked.outputs, plan->reads, places);
   const uint16_t creates = count_creates(asked.outputs);
-  Plan* known = define(queue, body, Plan::Mode::kKnown, plan->reads, creates, std::move(asked.outputs));
+  Plan* known = define(queue, key, body, Plan::Mode::kKnown, plan->reads, creates, std::move(asked.outputs));
   known->learned = true;
   replace(plans, plan, known);
 }

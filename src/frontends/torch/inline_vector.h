@@ -33,6 +33,7 @@ class InlineVector {
     size_ += count;
     return first;
   }
+  void drop_last(size_t count) { size_ -= count; }
   size_t size() const { return size_; }
   T* data() { return data_; }
   const T* data() const { return data_; }
@@ -41,6 +42,7 @@ class InlineVector {
   const T* begin() const { return data_; }
   const T* end() const { return data_ + size_; }
   std::span<const T> span() const { return {data_, size_}; }
+  std::span<T> span() { return {data_, size_}; }
 
  private:
   [[gnu::noinline]] void grow(size_t wanted) {

@@ -13,6 +13,8 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "frontends/torch/far_tensor.h"
+#include "frontends/torch/memory_pool.h"
 #include "frontends/torch/op_table.h"
 #include "frontends/torch/plan_key.h"
 #include "wire/plan_body.h"
@@ -42,6 +44,7 @@ struct OutputPlan {
   double number = 0;
   int64_t integer = 0;
   std::vector<OutputPlan> list;
+  c10::intrusive_ptr<FarTensorImpl> prototype;  // of a tensor, once the plan is kept
 };
 
 // An out= tensor that the operator will resize: we do it before the call, which then has another key.
@@ -63,7 +66,8 @@ struct Plan {
   PlanId id;
   uint16_t reads = 0, creates = 0;
   std::vector<OutputPlan> outputs;
-  std::vector<uint64_t> create_bytes;  // of each storage that `outputs` makes
+  std::vector<StorageNeed> needs;  // of each storage that `outputs` makes
+  std::vector<uint64_t> key;       // CallKey::words(); only of plans that are kKnown from the start
   std::vector<Resize> resizes;
   bool learned = false;  // `outputs` are what the worker itself said
   std::atomic<Plan*> newer{nullptr};

@@ -37,7 +37,7 @@ enum Mark : uint64_t {
 };
 constexpr size_t kLinearMax = 16;
 
-uint64_t tensor_word(const c10::TensorImpl& impl, Mark mark) {
+[[gnu::always_inline]] inline uint64_t tensor_word(const c10::TensorImpl& impl, Mark mark) {
   const auto dtype = static_cast<uint64_t>(impl.dtype().toScalarType());
   const uint64_t flags = (impl.is_conj() ? 1u : 0u) | (impl.is_neg() ? 2u : 0u) | (impl.is_wrapped_number() ? 4u : 0u) |
                          (impl.storage_offset() != 0 ? 8u : 0u);
@@ -94,8 +94,10 @@ uint16_t CallKey::storage_index(const StorageRef* ref) const {
   return 0;
 }
 
-inline void CallKey::tensor(const Operator& op, const c10::IValue& value, size_t argument, bool in_list) {
-  if (value.isNone()) return put(kNone);
+[[gnu::always_inline]] inline void CallKey::tensor(const Operator& op, const c10::IValue& value, size_t argument,
+                                                   bool in_list) {
+  if (value.isNone()) [[unlikely]]
+    return put(kNone);
   const c10::TensorImpl& impl = *value.unsafeToTensorImpl();
   StorageRef* const ref = storage_ref(impl);
   if (ref == nullptr) [[unlikely]]
@@ -107,15 +109,30 @@ inline void CallKey::tensor(const Operator& op, const c10::IValue& value, size_t
       throw_mixed(op, value.toTensor(), argument);
     }
   }
-  const size_t dim = static_cast<size_t>(impl.dim());
-  put(tensor_word(impl, kTensor) | group_of(ref) << 32);
+  const size_t dims = impl.sizes().size();
   const int64_t* sizes = impl.sizes().data();
   const int64_t* strides = impl.strides().data();
-  uint64_t* const to = words_.append(2 * dim);
-  for (size_t i = 0; i < dim; ++i) {
-    to[i] = static_cast<uint64_t>(sizes[i]);
-    to[dim + i] = static_cast<uint64_t>(strides[i]);
+  const uint64_t first = tensor_word(impl, kTensor) | group_of(ref) << 32;
+  // A dimension is one word, its size above its stride; when either needs 32 bits or more, a word of ones and both.
+  uint64_t* to = words_.append(1 + dims);
+  uint64_t mixed = mix(mixed_, *to++ = first);
+  uint64_t large = 0;
+  for (size_t i = 0; i < dims; ++i) {
+    const auto size = static_cast<uint64_t>(sizes[i]), stride = static_cast<uint64_t>(strides[i]);
+    large |= (size | stride) + 1;
+    mixed = mix(mixed, *to++ = size << 32 | stride);
   }
+  if (large >> 32 != 0) [[unlikely]] {
+    words_.drop_last(dims);
+    mixed = mix(mixed_, first);
+    for (size_t i = 0; i < dims; ++i) {
+      for (const uint64_t word : {~uint64_t{0}, static_cast<uint64_t>(sizes[i]), static_cast<uint64_t>(strides[i])}) {
+        words_.push_back(word);
+        mixed = mix(mixed, word);
+      }
+    }
+  }
+  mixed_ = mixed;
   if (const int64_t offset = impl.storage_offset(); offset != 0) scalars_.push_back(static_cast<uint64_t>(offset));
   if (in_list) {
     const auto dtype = impl.dtype().toScalarType();
@@ -123,7 +140,7 @@ inline void CallKey::tensor(const Operator& op, const c10::IValue& value, size_t
   }
 }
 
-inline void CallKey::scalar(const Operator& op, const c10::IValue& value) {
+void CallKey::scalar(const Operator& op, const c10::IValue& value) {
   const bool in_key = op.scalars_in_key;
   const auto put_value = [&](uint64_t bits) { in_key ? put(bits) : static_cast<void>(scalars_.push_back(bits)); };
   if (value.isDouble()) {
@@ -159,7 +176,12 @@ void CallKey::walk(const Operator& op, const c10::IValue* arguments) {
         break;
       case ArgumentClass::kScalar:
       case ArgumentClass::kFloat:
-        scalar(op, value);
+        if (value.isInt() && !op.scalars_in_key) [[likely]] {  // the alpha of add and sub, above all
+          put(kScalarInt);
+          scalars_.push_back(static_cast<uint64_t>(value.toInt()));
+        } else {
+          scalar(op, value);
+        }
         break;
       case ArgumentClass::kInt:
       case ArgumentClass::kDType:

@@ -12,6 +12,7 @@
 
 #include <ATen/core/ivalue.h>
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -29,6 +30,18 @@ class CallKey {
   void walk(const Operator& op, const c10::IValue* arguments);
 
   client::PlanKey hash() const;
+  // Where to look first for the plan of this call: 12 bits that cost next to nothing; no promise that two keys differ.
+  static constexpr unsigned kPlaceBits = 12;
+  size_t place() const { return static_cast<size_t>(mixed_ * 0x9E3779B97F4A7C15ull >> (64 - kPlaceBits)); }
+  std::span<const uint64_t> words() const { return words_.span(); }
+  bool same(std::span<const uint64_t> words) const {
+    if (words.size() != words_.size()) return false;
+    // Word by word as they were written: memcmp would load several at once and wait until the stores have left the
+    // core.
+    uint64_t different = 0;
+    for (size_t i = 0; i < words.size(); ++i) different |= words[i] ^ words_[i];
+    return different == 0;
+  }
   c10::DeviceIndex device() const { return device_; }
   std::span<StorageRef* const> storages() const { return storages_.span(); }
   std::span<const std::byte> scalars() const { return std::as_bytes(scalars_.span()); }
@@ -47,7 +60,11 @@ class CallKey {
   void rare(const Operator& op, const c10::IValue& value, ArgumentClass what, size_t argument);
   uint64_t group_of(StorageRef* ref);
   uint64_t group_slow(StorageRef* ref);
-  void put(uint64_t word) { words_.push_back(word); }
+  void put(uint64_t word) {
+    words_.push_back(word);
+    mixed_ = mix(mixed_, word);
+  }
+  static uint64_t mix(uint64_t mixed, uint64_t word) { return std::rotl(mixed, 23) ^ word; }
   [[noreturn]] void throw_mixed(const Operator& op, const at::Tensor& tensor, size_t argument) const;
 
   InlineVector<uint64_t, 96> words_;
@@ -55,6 +72,7 @@ class CallKey {
   InlineVector<StorageRef*, 16> storages_;
   std::vector<uint16_t> buckets_;  // storages_ by hash, once there are more than a few
   c10::DeviceIndex device_ = -1;
+  uint64_t mixed_ = 0;  // of all words, for place()
   bool wants_upload_ = false;
   bool has_mask_ = false;
 };

@@ -2,9 +2,10 @@
 // unique address that is never valid here as its pointer, so that data_ptr() arithmetic, overlap checks and tied-weight
 // detection behave, and a stray dereference faults at once.
 //
-// Owns:    StorageRefs are pooled for ever, per device and size class, each with its address. A live one is owned by
-//          the DataPtr of one StorageImpl.
-// Threads: any. Each device's pool has one spinlock, held for a few instructions and never while calling anything.
+// Owns:    StorageRefs are pooled for ever (memory_pool.h). A live one is owned by the DataPtr of one StorageImpl, and
+// its
+//          slot names it as its owner: both end when the slot's FREE is recorded.
+// Threads: any; what is counted, under the lock of the device's queue.
 // Errors:  thrown as the exception a CUDA user expects. Deleters throw nothing, and do nothing after shutdown or fork.
 #pragma once
 
@@ -34,24 +35,28 @@ struct StorageRef {
 // The deleter of every far storage's DataPtr, and so its mark.
 WALDO_TORCH_API void delete_storage_ref(void* ref) noexcept;
 
+// Told by the queue when the FREE of its slot is recorded: its memory can be counted as free and taken again.
+void release_storage_ref(void* ref) noexcept;
+// A storage's data from a StorageRef that has its slot.
+inline c10::DataPtr data_of(StorageRef* ref) {
+  return {ref->address, ref, &delete_storage_ref, c10::Device(c10::DeviceType::CUDA, ref->device)};
+}
+[[noreturn]] WALDO_TORCH_API void throw_out_of_memory(c10::DeviceIndex device, uint64_t bytes);
+
 // The StorageRef of a far storage, or null when the storage is not ours (a CPU or meta tensor).
 inline StorageRef* storage_ref(const c10::StorageImpl& storage) {
   return storage.data_ptr().cast_context<StorageRef>(&delete_storage_ref);
 }
 inline StorageRef* storage_ref(const c10::TensorImpl& tensor) {
-  if (!tensor.has_storage()) return nullptr;
-  return storage_ref(*tensor.unsafe_storage().unsafeGetStorageImpl());
+  const c10::StorageImpl* storage = tensor.unsafe_storage().unsafeGetStorageImpl();
+  return storage == nullptr ? nullptr : storage_ref(*storage);
 }
 
 inline bool is_waldo(const c10::StorageImpl& storage) { return storage_ref(storage) != nullptr; }
 
-// A storage whose slot the next recorded call creates: nothing is recorded here. Hot: once per output of an operation.
-// Throws OutOfMemoryError when the device's memory would be exceeded (`slot` is given back then). `slot` may be none,
-// to be set in its StorageRef once the call is recorded.
+// A storage that an asked call has already made in `slot`. Throws OutOfMemoryError when the device's memory would be
+// exceeded (`slot` is given back then).
 WALDO_TORCH_API c10::Storage make_storage(client::Queue& queue, c10::DeviceIndex device, uint64_t bytes, Slot slot);
-
-// The same as a DataPtr, with a slot of its own.
-WALDO_TORCH_API c10::DataPtr new_data(client::Queue& queue, c10::DeviceIndex device, uint64_t bytes);
 
 // A storage that exists at once: records CREATE. The DataPtr form is what the allocator hands out.
 WALDO_TORCH_API c10::Storage create_storage(c10::DeviceIndex device, uint64_t bytes);
@@ -67,7 +72,9 @@ WALDO_TORCH_API int device_of_address(const void* address);
 
 // What the CUDA caching allocator would say, counted here: sizes rounded to 512 bytes; [0] all, [1] small, [2] large.
 struct Tally {
-  int64_t current = 0, peak = 0, allocated = 0, freed = 0;
+  int64_t current = 0, peak = 0, allocated = 0;
+  int64_t at_reset = 0;  // `current` when `allocated` was last set to 0
+  int64_t freed() const { return at_reset + allocated - current; }
 };
 struct MemoryStats {
   Tally count[3], bytes[3], requested[3];

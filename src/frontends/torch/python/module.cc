@@ -81,7 +81,7 @@ void define_devices(py::module_& module) {
 }
 
 py::tuple tuple_of(const Tally& tally) {
-  return py::make_tuple(tally.current, tally.peak, tally.allocated, tally.freed);
+  return py::make_tuple(tally.current, tally.peak, tally.allocated, tally.freed());
 }
 py::tuple tuple_of(const Tally (&tallies)[3]) {
   return py::make_tuple(tuple_of(tallies[0]), tuple_of(tallies[1]), tuple_of(tallies[2]));

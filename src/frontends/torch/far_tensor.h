@@ -1,0 +1,66 @@
+// The objects behind a tensor on a worker: an ordinary StorageImpl and an ordinary TensorImpl, but for where their
+// memory comes from, and that a tensor can be made from a prototype whose sizes and strides were worked out once per
+// plan. Nothing may depend on their types: PyTorch makes plain ones too (views, detach).
+#pragma once
+
+#include <c10/core/StorageImpl.h>
+#include <c10/core/TensorImpl.h>
+
+#include <utility>
+
+#include "frontends/torch/spare_memory.h"
+#include "frontends/torch/storage.h"
+
+namespace waldo::torch_frontend {
+
+class FarStorageImpl final : public c10::StorageImpl {
+ public:
+  FarStorageImpl(uint64_t bytes, c10::DataPtr&& data)
+      : c10::StorageImpl(use_byte_size_t(), static_cast<int64_t>(bytes), std::move(data), torch_frontend::allocator(),
+                         true) {}
+
+  static void* operator new(size_t bytes) {
+    static_cast<void>(bytes);
+    return SpareMemory::take<sizeof(c10::StorageImpl)>(SpareMemory::Kind::kStorage);
+  }
+  static void operator delete(void* memory) noexcept {
+    SpareMemory::give_back<sizeof(c10::StorageImpl)>(SpareMemory::Kind::kStorage, memory);
+  }
+};
+static_assert(sizeof(FarStorageImpl) == sizeof(c10::StorageImpl));
+
+class FarTensorImpl final : public c10::TensorImpl {
+ public:
+  FarTensorImpl(c10::Storage&& storage, caffe2::TypeMeta dtype)
+      : c10::TensorImpl(std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CUDA), dtype) {}
+  // Without a storage: a prototype.
+  FarTensorImpl(caffe2::TypeMeta dtype, c10::DeviceIndex device)
+      : c10::TensorImpl(c10::DispatchKeySet(c10::DispatchKey::CUDA), dtype,
+                        c10::Device(c10::DeviceType::CUDA, device)) {}
+  // Sizes, strides, offset, dtype and device as the prototype's. (The base's constructor that takes a storage puts the
+  // device together byte by byte and reads it back whole, which costs a fifth of all this.)
+  FarTensorImpl(c10::Storage&& storage, const FarTensorImpl& prototype)
+      : c10::TensorImpl(c10::DispatchKeySet(c10::DispatchKey::CUDA), prototype.data_type_, prototype.device_opt_) {
+    storage_ = std::move(storage);
+    sizes_and_strides_ = prototype.sizes_and_strides_;
+    storage_offset_ = prototype.storage_offset_;
+    numel_ = prototype.numel_;
+    is_contiguous_ = prototype.is_contiguous_;
+    is_channels_last_ = prototype.is_channels_last_;
+    is_channels_last_contiguous_ = prototype.is_channels_last_contiguous_;
+    is_channels_last_3d_ = prototype.is_channels_last_3d_;
+    is_channels_last_3d_contiguous_ = prototype.is_channels_last_3d_contiguous_;
+    is_non_overlapping_and_dense_ = prototype.is_non_overlapping_and_dense_;
+  }
+
+  static void* operator new(size_t bytes) {
+    static_cast<void>(bytes);
+    return SpareMemory::take<sizeof(c10::TensorImpl)>(SpareMemory::Kind::kTensor);
+  }
+  static void operator delete(void* memory) noexcept {
+    SpareMemory::give_back<sizeof(c10::TensorImpl)>(SpareMemory::Kind::kTensor, memory);
+  }
+};
+static_assert(sizeof(FarTensorImpl) == sizeof(c10::TensorImpl));
+
+}  // namespace waldo::torch_frontend

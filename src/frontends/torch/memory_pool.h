@@ -1,0 +1,115 @@
+// One device's memory as the client counts it: StorageRefs, the addresses they pose with, and the figures that
+// PyTorch's CUDA caching allocator would report. Memory is taken and given back under the lock of the device's queue,
+// together with the slots that name it, so that an ordinary call takes one lock in all.
+//
+// Owns:    StorageRefs, pooled for ever per size class, each with its address.
+// Threads: everything but the limit under the queue's lock.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "frontends/torch/device.h"
+#include "frontends/torch/storage.h"
+
+namespace waldo::torch_frontend {
+
+// What one new storage takes, worked out once per plan.
+struct StorageNeed {
+  StorageNeed() = default;
+  explicit StorageNeed(uint64_t bytes);
+
+  uint64_t bytes = 0;       // as asked for
+  uint64_t taken = 0;       // rounded as the caching allocator does
+  uint64_t span = 0;        // of address space
+  uint32_t size_class = 0;  // 0: nothing, and no address
+  uint8_t pool = 1;         // 1 small, 2 large: its place in MemoryStats
+  bool possible = true;     // no device has more than limits::storage_bytes_max
+};
+
+class MemoryPool {
+ public:
+  static constexpr uint32_t kExactClasses = 2048;  // sizes up to 1 MiB: one class per 512 bytes
+  static constexpr uint32_t kClasses = kExactClasses + 1 + 8 * 32;
+
+  static MemoryPool& of(c10::DeviceIndex device) {
+    MemoryPool* found = table()[static_cast<size_t>(device)].load(std::memory_order_acquire);
+    return found != nullptr ? *found : make_pool(device);
+  }
+
+  // Hot. Null when it would pass the limit, or addresses are used up.
+  StorageRef* take(const StorageNeed& need) {
+    const uint64_t limit = limit_.load(std::memory_order_relaxed);
+    if (!need.possible || (limit != 0 && static_cast<uint64_t>(stats_.bytes[0].current) + need.taken > limit))
+        [[unlikely]]
+      return refuse();
+    StorageRef* ref = free_[need.size_class];
+    if (ref == nullptr) [[unlikely]] {
+      ref = make(need);
+      if (ref == nullptr) return refuse();
+    }
+    free_[need.size_class] = ref->next_free;
+    for (const size_t i : {size_t{0}, size_t{need.pool}}) {
+      add(stats_.count[i], need.bytes != 0);
+      add(stats_.bytes[i], static_cast<int64_t>(need.taken));
+      add(stats_.requested[i], static_cast<int64_t>(need.bytes));
+    }
+    if (stats_.bytes[0].current > stats_.reserved.current) [[unlikely]]
+      reserve_more();
+    ref->bytes = need.bytes;
+    return ref;
+  }
+
+  void give_back(StorageRef* ref) noexcept {
+    const auto taken = static_cast<int64_t>(rounded(ref->bytes));
+    for (const size_t i : {size_t{0}, pool_for(static_cast<uint64_t>(taken))}) {
+      subtract(stats_.count[i], ref->bytes != 0);
+      subtract(stats_.bytes[i], taken);
+      subtract(stats_.requested[i], static_cast<int64_t>(ref->bytes));
+    }
+    ref->next_free = free_[ref->size_class];
+    free_[ref->size_class] = ref;
+  }
+
+  MemoryStats& stats() { return stats_; }
+  // Any thread.
+  uint64_t limit() const { return limit_.load(std::memory_order_relaxed); }
+  void set_limit(uint64_t bytes) { limit_.store(bytes, std::memory_order_relaxed); }
+
+  static constexpr uint64_t rounded(uint64_t bytes) { return (bytes + kStepBytes - 1) / kStepBytes * kStepBytes; }
+  static constexpr size_t pool_for(uint64_t taken) { return taken <= kSmallBytesMax ? 1 : 2; }
+  static constexpr uint64_t kStepBytes = 512;           // the CUDA caching allocator's rounding
+  static constexpr uint64_t kSmallBytesMax = 1u << 20;  // its border between the small and the large pool
+  static constexpr uint64_t kSegmentBytes = 2u << 20;
+
+  static void add(Tally& tally, int64_t amount) {
+    tally.current += amount;
+    tally.allocated += amount;
+    tally.peak = std::max(tally.peak, tally.current);
+  }
+  static void subtract(Tally& tally, int64_t amount) { tally.current -= amount; }
+
+ private:
+  explicit MemoryPool(c10::DeviceIndex device) : device_(static_cast<int8_t>(device)) {}
+  using Table = std::array<std::atomic<MemoryPool*>, kDevicesMax>;
+  static Table& table() { return *g_table; }
+  static Table* const g_table;  // never destroyed: deleters outlive us
+  static MemoryPool& make_pool(c10::DeviceIndex device);
+
+  StorageRef* make(const StorageNeed& need);  // not yet off the free list
+  StorageRef* refuse();
+  void reserve_more();
+
+  const int8_t device_;
+  std::atomic<uint64_t> limit_{0};
+  MemoryStats stats_;
+  std::byte* next_ = nullptr;
+  std::byte* end_ = nullptr;
+  std::array<StorageRef*, kClasses> free_{};
+};
+
+}  // namespace waldo::torch_frontend
