@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Prints what pyproject.toml asks for, one requirement a line: scripts/requirements.py build test examples
 
-`build` is [build-system].requires without torch (the Makefile installs torch first, by itself); each other word is an
-extra. pyproject.toml stays the only list.
+`build` is [build-system].requires, `torch` the PyTorch that the package is built for (the Makefile installs it first, by
+itself); each other word is an extra. pyproject.toml and waldo_build.py stay the only lists.
 """
 
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -15,9 +16,10 @@ def main():
     wanted = []
     for word in sys.argv[1:]:
         if word == "build":
-            wanted += [r for r in project["build-system"]["requires"] if not r.startswith("torch")]
+            wanted += project["build-system"]["requires"]
         elif word == "torch":
-            wanted += [r for r in project["build-system"]["requires"] if r.startswith("torch")]
+            text = (Path(__file__).parent / "waldo_build.py").read_text()
+            wanted.append(re.search(r'^TORCH = "(.+)"$', text, re.MULTILINE).group(1))
         else:
             wanted += project["project"]["optional-dependencies"][word]
     print("\n".join(dict.fromkeys(wanted)))
