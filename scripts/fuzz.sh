@@ -13,6 +13,6 @@ while IFS= read -r target; do
   "$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$corpus/" -print_final_stats=0 \
     "$corpus" 2>"$folder/$name.log" || { tail -40 "$folder/$name.log"; exit 1; }
   count=$((count + 1))
-done < <(find "$folder" -type f -name '*_fuzz' -perm -u+x | LC_ALL=C sort)
+done < <(find "$folder" -type f -name 'fuzz_*' -perm -u+x | LC_ALL=C sort)
 [ "$count" -gt 0 ] || { echo "fuzz: no target under $folder" >&2; exit 1; }
 echo "fuzz: $count targets, no failure"
