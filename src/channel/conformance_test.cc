@@ -89,9 +89,6 @@ class End : public Handler {
   }
   int closings() const { return closings_; }
 
-  Loop loop;
-  Channel channel;
-
  private:
   void set(std::optional<Status>& where, const Status& what) {
     const std::lock_guard lock(mutex_);
@@ -112,6 +109,10 @@ class End : public Handler {
   bool consumes_ = true;
   std::optional<Status> lost_, closed_;
   std::atomic<int> closings_{0};
+
+ public:
+  Loop loop;  // these end first: until then a link that closes is told to what stands above
+  Channel channel;
 };
 
 struct LinkMaker {
