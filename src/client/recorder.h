@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <mutex>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/bytes.h"
@@ -127,9 +128,11 @@ class Recorder {
       kicked.store(true, std::memory_order_seq_cst);
       return Urge::kSoon;
     }
-    if (builder.bytes() >= kUrgentBytes && !urged_) [[unlikely]] {
-      urged_ = true;
-      return Urge::kNow;
+    if (builder.bytes() >= kUrgentBytes && sealed_bytes_ < limits::records_bytes_soft) [[unlikely]] {
+      // Here, not by the loop: the builder's memory stays in this core's cache. When the loop does not keep up the
+      // builder fills instead, and a full one goes the slow way, where the bound on all that waits is kept.
+      seal();
+      return std::exchange(urged_, true) ? Urge::kNone : Urge::kNow;
     }
     return Urge::kNone;
   }

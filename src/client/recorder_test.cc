@@ -65,6 +65,17 @@ TEST_F(RecorderTest, TheFirstRecordIsSentSoonAndAFullSegmentNow) {
   EXPECT_GT(quiet, 100);
 }
 
+// Goal: frames leave whole, but what waits is bounded: when nobody collects, the quick way ends.
+TEST_F(RecorderTest, WhoRecordsCutsFramesUntilTheLoopIsBehind) {
+  while (call()) {
+  }
+  EXPECT_LE(recorder_.waiting_bytes(), 2 * limits::records_bytes_soft + Recorder::kUrgentBytes);
+  const auto frames = take();
+  ASSERT_GT(frames.size(), limits::records_bytes_soft / Recorder::kUrgentBytes);
+  for (size_t i = 0; i + 1 < frames.size(); ++i) EXPECT_LT(frames[i].size(), Recorder::kUrgentBytes + 100);
+  EXPECT_TRUE(call());
+}
+
 // Goal: the frame says which call its first numbered record is, also when records without numbers come first.
 TEST_F(RecorderTest, FramesGoOnCounting) {
   EXPECT_TRUE(call());

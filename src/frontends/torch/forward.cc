@@ -514,18 +514,24 @@ void forward_slow(const Operator& op, const CallKey& key, client::PlanKey hash, 
 
 }  // namespace
 
+// -1: not looked at yet. A function's static would cost every call a call.
+constinit std::atomic<int8_t> g_launch_blocking{-1};
+
 bool launch_blocking() {
-  static const bool blocking = [] {
+  int8_t blocking = g_launch_blocking.load(std::memory_order_relaxed);
+  if (blocking < 0) {
     const char* value = std::getenv("CUDA_LAUNCH_BLOCKING");
-    return value != nullptr && std::string_view(value) != "0" && *value != '\0';
-  }();
-  return blocking;
+    blocking = value != nullptr && std::string_view(value) != "0" && *value != '\0';
+    g_launch_blocking.store(blocking, std::memory_order_relaxed);
+  }
+  return blocking != 0;
 }
 
 void forward(const Operator& op, torch::jit::Stack* stack) {
   forward_at_depth(op, stack, 0);
-  if (launch_blocking()) [[unlikely]]
-    synchronize_device(-1);
+  if (g_launch_blocking.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+    if (launch_blocking()) synchronize_device(-1);
+  }
 }
 
 }  // namespace waldo::torch_frontend

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <bit>
 
 #include "wire/limits.h"
@@ -122,7 +123,7 @@ StorageRef* MemoryPool::refuse() {
 
 void MemoryPool::reserve_more() {
   const auto segment = static_cast<int64_t>(kSegmentBytes);
-  const int64_t missing = stats_.bytes[0].current - stats_.reserved.current;
+  const int64_t missing = total(stats_.bytes) - stats_.reserved.current;
   const int64_t segments = (missing + segment - 1) / segment;
   add(stats_.reserved, segments * segment);
   add(stats_.segments, segments);

@@ -6,7 +6,6 @@
 // Threads: everything but the limit under the queue's lock.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -44,8 +43,7 @@ class MemoryPool {
   // Hot. Null when it would pass the limit, or addresses are used up.
   StorageRef* take(const StorageNeed& need) {
     const uint64_t limit = limit_.load(std::memory_order_relaxed);
-    if (!need.possible || (limit != 0 && static_cast<uint64_t>(stats_.bytes[0].current) + need.taken > limit))
-        [[unlikely]]
+    if (!need.possible || (limit != 0 && static_cast<uint64_t>(total(stats_.bytes)) + need.taken > limit)) [[unlikely]]
       return refuse();
     StorageRef* ref = free_[need.size_class];
     if (ref == nullptr) [[unlikely]] {
@@ -53,29 +51,33 @@ class MemoryPool {
       if (ref == nullptr) return refuse();
     }
     free_[need.size_class] = ref->next_free;
-    for (const size_t i : {size_t{0}, size_t{need.pool}}) {
-      add(stats_.count[i], need.bytes != 0);
-      add(stats_.bytes[i], static_cast<int64_t>(need.taken));
-      add(stats_.requested[i], static_cast<int64_t>(need.bytes));
-    }
-    if (stats_.bytes[0].current > stats_.reserved.current) [[unlikely]]
+    count(stats_.count, need.pool, need.bytes != 0);
+    count(stats_.requested, need.pool, static_cast<int64_t>(need.bytes));
+    if (count(stats_.bytes, need.pool, static_cast<int64_t>(need.taken)) > stats_.reserved.current) [[unlikely]]
       reserve_more();
     ref->bytes = need.bytes;
     return ref;
   }
 
   void give_back(StorageRef* ref) noexcept {
-    const auto taken = static_cast<int64_t>(rounded(ref->bytes));
-    for (const size_t i : {size_t{0}, pool_for(static_cast<uint64_t>(taken))}) {
-      subtract(stats_.count[i], ref->bytes != 0);
-      subtract(stats_.bytes[i], taken);
-      subtract(stats_.requested[i], static_cast<int64_t>(ref->bytes));
-    }
+    const uint64_t taken = rounded(ref->bytes);
+    const size_t pool = pool_for(taken);
+    stats_.count[pool].current -= ref->bytes != 0;
+    stats_.bytes[pool].current -= static_cast<int64_t>(taken);
+    stats_.requested[pool].current -= static_cast<int64_t>(ref->bytes);
     ref->next_free = free_[ref->size_class];
     free_[ref->size_class] = ref;
   }
 
-  MemoryStats& stats() { return stats_; }
+  // Brings the sums of both pools up to date; of them only the peaks are always so.
+  MemoryStats& stats() {
+    for (auto* tallies : {stats_.count, stats_.bytes, stats_.requested}) {
+      tallies[0].current = total(tallies);
+      tallies[0].allocated = tallies[1].allocated + tallies[2].allocated;
+      tallies[0].at_reset = tallies[1].at_reset + tallies[2].at_reset;
+    }
+    return stats_;
+  }
   // Any thread.
   uint64_t limit() const { return limit_.load(std::memory_order_relaxed); }
   void set_limit(uint64_t bytes) { limit_.store(bytes, std::memory_order_relaxed); }
@@ -89,7 +91,8 @@ class MemoryPool {
   static void add(Tally& tally, int64_t amount) {
     tally.current += amount;
     tally.allocated += amount;
-    tally.peak = std::max(tally.peak, tally.current);
+    if (tally.current > tally.peak) [[unlikely]]
+      tally.peak = tally.current;
   }
   static void subtract(Tally& tally, int64_t amount) { tally.current -= amount; }
 
@@ -100,6 +103,14 @@ class MemoryPool {
   static Table* const g_table;  // never destroyed: deleters outlive us
   static MemoryPool& make_pool(c10::DeviceIndex device);
 
+  static int64_t total(const Tally* tallies) { return tallies[1].current + tallies[2].current; }
+  static int64_t count(Tally* tallies, size_t pool, int64_t amount) {
+    add(tallies[pool], amount);
+    const int64_t sum = total(tallies);
+    if (sum > tallies[0].peak) [[unlikely]]
+      tallies[0].peak = sum;
+    return sum;
+  }
   StorageRef* make(const StorageNeed& need);  // not yet off the free list
   StorageRef* refuse();
   void reserve_more();
