@@ -48,7 +48,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   channel::ChannelCore core(sink, pool, channel::Windows{{4096, 4096}});
   uint64_t consumed[2] = {0, 0}, next_number = 1;
   if (!core.attach(FrameNumber{0}).ok()) return 0;
-  while (reader.left() > 0) {
+  while (reader.left() >= 3) {  // a step and its amount
     const auto step = reader.get<uint8_t>("step");
     const auto amount = reader.get<uint16_t>("amount");
     switch (step % 6) {
