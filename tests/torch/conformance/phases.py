@@ -1,4 +1,5 @@
 """What is tried with one operator variant. Each phase yields once per comparison: None, or a finding (kind, text)."""
+# ruff: noqa: B023 (every function made in a loop is called before the loop goes on)
 
 import re
 import warnings
@@ -31,6 +32,8 @@ def text_of(error):
     """The text as one that does not know where tensors are: devices are named alike, no addresses."""
     text = str(error).split("\nException raised from")[0]
     text = re.sub(r" \(raised by [^ ]+ on the worker[^)]*\)", "", text)
+    # What follows lists backends or overloads, of which one device has more than the other.
+    text = re.split(r"This could be because the operator|failed to match any schema", text)[0]
     text = re.sub(r"'?cuda(:\d)?'?|'?cpu'?", "DEVICE", text, flags=re.IGNORECASE)
     return re.sub(r"0x[0-9a-f]+", "ADDRESS", text).strip()
 
@@ -53,7 +56,7 @@ class Tried:
     def outcomes(self, phase, sample, here, there, compare, expected=None):
         """True when both gave a value and it is the same."""
         self.checks += 1
-        if there.error is None:  # what is asynchronous comes out here
+        if there.error is None and here.error is not None:  # what is asynchronous comes out here, or when it is read
             try:
                 torch.cuda.synchronize()
             except RuntimeError as error:
@@ -157,27 +160,22 @@ def forward(op, name, sample, index, tried, phase, backward):
     tried.outcomes("backward", index, mine, theirs, lambda: same(mine.value, theirs.value, what="gradient "))
 
 
-def dirty_like(tensor, sizes=None):
-    if sizes is not None:
-        return torch.empty(sizes, dtype=tensor.dtype, device=tensor.device)
-    out = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+def dirty_like(tensor, device):
+    out = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=device)
     return out.fill_(1)
 
 
-def spread_like(tensor):
-    """A tensor of the same shape none of whose elements are neighbours."""
-    sizes = list(tensor.shape)
-    wide = torch.ones([*sizes, 2], dtype=tensor.dtype, device=tensor.device)
-    return wide[..., 0]
+def other_dtype(tensor):
+    return torch.int32 if tensor.dtype != torch.int32 else torch.int16
 
 
+OTHER_FORMS_SAMPLES = 4  # the first form is tried with every sample, the others with so many
 OUT_FORMS = {
     "same": dirty_like,
-    "empty": lambda t: dirty_like(t, (0,)),
-    "spread": spread_like,
-    "wrong size": lambda t: dirty_like(t, (*t.shape, 3)),
-    "wrong dtype": lambda t: torch.empty(t.shape, dtype=torch.int32 if t.dtype != torch.int32 else torch.int16,
-                                         device=t.device),
+    "empty": lambda t, device: torch.empty(0, dtype=t.dtype, device=device),
+    "spread": lambda t, device: torch.ones([*t.shape, 2], dtype=t.dtype, device=device)[..., 0],
+    "wrong size": lambda t, device: torch.ones([*t.shape, 3], dtype=t.dtype, device=device),
+    "wrong dtype": lambda t, device: torch.ones(t.shape, dtype=other_dtype(t), device=device),
 }  # fmt: skip
 
 
@@ -187,10 +185,12 @@ def with_out(op, name, sample, index, tried):
     if first.error is not None or not all(isinstance(t, torch.Tensor) for t in tensors_of(first.value)):
         return
     for form, make in OUT_FORMS.items():
+        if form != "same" and index >= OTHER_FORMS_SAMPLES:
+            break
         pair = Pair(sample)
 
         def run(structure, mover, make=make):
-            outs = [make(t.to(mover.device)) for t in tensors_of(first.value)]
+            outs = [make(t, mover.device) for t in tensors_of(first.value)]
             before = [t.data_ptr() for t in outs]
             value, args, kwargs = structure
             out = outs[0] if isinstance(first.value, torch.Tensor) else tuple(outs)
@@ -205,7 +205,13 @@ def with_out(op, name, sample, index, tried):
             there = Outcome(lambda: run(pair.there, pair.there_mover))
 
         def compare():
-            same(here.value[0], there.value[0], name not in UNDEFINED)
+            try:
+                same(here.value[0], there.value[0], name not in UNDEFINED)
+            except Different:
+                if form != "wrong size":
+                    raise
+                # The CPU's fft.ihfft2 leaves such a tensor half written; what it gives without out= is right.
+                same(tensors_of(first.value), there.value[0], strides=False)
             if form == "same" and not all(there.value[2]):
                 raise Different("alias", "out= has other memory")
             if here.value[3] != there.value[3]:
@@ -246,9 +252,7 @@ def try_operator(op, name, dtype, wanted, samples_max=None):
     """Everything of `wanted` with one operator and dtype."""
     tried = Tried()
     dtype = getattr(torch, dtype)
-    backward = (
-        "backward" in wanted and op.supports_autograd and dtype in op.supported_backward_dtypes("cuda")
-    )
+    backward = "backward" in wanted and op.supports_autograd and dtype in op.supported_backward_dtypes("cuda")
     inplace = op.get_inplace() if "inplace" in wanted else None
     torch.manual_seed(SEED)
     samples = op.sample_inputs("cuda:0", dtype, requires_grad=backward)
@@ -257,7 +261,7 @@ def try_operator(op, name, dtype, wanted, samples_max=None):
             break
         tried.samples += 1
         forward(op, name, sample, index, tried, "forward", backward)
-        if "noncontiguous" in wanted:
+        if "noncontiguous" in wanted and all(t.layout is torch.strided for t in tensors_of(sample.input)):
             forward(op, name, sample.noncontiguous(), index, tried, "noncontiguous", False)
         if "out" in wanted and op.supports_out:
             with_out(op, name, sample, index, tried)

@@ -3,6 +3,14 @@
 Every entry calls, on CPU tensors, the operators that PyTorch calls on CUDA ones.
 """
 
+import functools
+import inspect
+import math
+import sys
+import types
+
+import torch
+
 REFERENCES = {}
 
 
@@ -12,3 +20,125 @@ def reference(*names):
         return function
 
     return register
+
+
+@reference("nn.functional.scaled_dot_product_attention")
+def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+    """CUDA chooses among forms of its own; a Waldo device takes the one written out in plain operators."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    if dropout_p == 0:
+        with sdpa_kernel(SDPBackend.MATH):
+            return torch.nn.functional.scaled_dot_product_attention(
+                query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
+            )
+    torch.manual_seed(42)  # as op_db's own wrapper of this function
+    given = query.dtype
+    if given in (torch.float16, torch.bfloat16):
+        query, key, value = query.float(), key.float(), value.float()
+    root = math.sqrt(1 / math.sqrt(query.size(-1)) if scale is None else scale)
+    if is_causal:
+        allowed = torch.ones(query.size(-2), key.size(-2), dtype=torch.bool).tril()
+        attn_mask = torch.zeros_like(allowed, dtype=query.dtype).masked_fill_(~allowed, -math.inf)
+    weights = torch.matmul(query * root, key.transpose(-2, -1) * root)
+    if attn_mask is not None:
+        weights = weights + attn_mask
+    return torch.matmul(dropout(torch._safe_softmax(weights, -1), dropout_p), value).to(given)
+
+
+def dropout(x, p):
+    """CUDA has one operator for it, which the autograd of dropout on the CPU does without."""
+    return torch.native_dropout(x, p, True)[0]
+
+
+@reference("nn.functional.max_pool1d")
+def max_pool1d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
+    """Without a gradient the CPU has a kernel of its own, which makes no view."""
+    both = torch.max_pool1d_with_indices(input, kernel_size, stride or [], padding, dilation, ceil_mode)
+    return both if return_indices else both[0]
+
+
+@reference("nn.functional.pixel_unshuffle")
+def pixel_unshuffle(x, downscale_factor):
+    """The CPU has a kernel of its own."""
+    factor = downscale_factor
+    *batch, channels, height, width = x.shape
+    apart = x.reshape(*batch, channels, height // factor, factor, width // factor, factor)
+    n = len(batch)
+    order = [*range(n), n, n + 2, n + 4, n + 1, n + 3]
+    packed = apart.permute(order).clone(memory_format=torch.contiguous_format)
+    return torch.ops.aten._unsafe_view(packed, [*batch, channels * factor**2, height // factor, width // factor])
+
+
+def gradient_of_norm(grad, x, p, norm, dims):
+    """PyTorch's norm_backward, whose result keeps the norm's precision."""
+    if p == 1:
+        return x.sgn() * grad
+    if p == 2:
+        return grad * (x / norm).masked_fill_(norm == 0, 0)
+    assert p == math.inf
+    largest = (x.abs() == norm).type_as(x)
+    return x.sgn() * ((grad / largest.count_nonzero(dims).reshape(norm.shape)) * largest)
+
+
+class Renorm(torch.autograd.Function):
+    """Its backward calculates in double on the CPU, in the tensor's own precision on CUDA."""
+
+    @staticmethod
+    def forward(x, p, dim, maxnorm):
+        return torch.renorm(x, p, dim, maxnorm)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, ctx.p, ctx.dim, ctx.maxnorm = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        dims = [d for d in range(x.dim()) if d != ctx.dim % x.dim()]
+        wide = {torch.bfloat16: torch.float32, torch.float16: torch.float32}.get(x.dtype, x.dtype)
+        norm = torch.linalg.vector_norm(x, ctx.p, dims, keepdim=True, dtype=wide)
+        weight = x.conj() * grad
+        weight = (weight.real if weight.is_complex() else weight).sum(dims, keepdim=True, dtype=norm.dtype)
+        of_norm = gradient_of_norm(weight, x, ctx.p, norm, dims)
+        inverse = (norm + 1e-7).reciprocal()
+        scaled = ctx.maxnorm * inverse * (grad - inverse * of_norm)
+        return torch.where(norm > ctx.maxnorm, scaled.to(grad.dtype), grad), None, None, None
+
+
+@reference("renorm")
+def renorm(x, p, dim, maxnorm):
+    return Renorm.apply(x, p, dim, maxnorm)
+
+
+@functools.cache
+def linear_cross_entropy_of_cuda():
+    """PyTorch's module of that name, taking on the CPU the way that it takes on CUDA."""
+    import torch.nn.modules.linear_cross_entropy as original
+
+    wide = torch.library.Library("aten", "IMPL")
+    wide.impl("mm.dtype", lambda a, b, dtype: a.to(dtype) @ b.to(dtype), "CPU")
+    wide.impl("mm.dtype_out", lambda a, b, dtype, *, out: torch.mm(a.to(dtype), b.to(dtype), out=out), "CPU")
+    module = types.ModuleType(original.__name__)
+    module.library = wide  # lives as long
+    source = inspect.getsource(original)
+    assert source.count('device.type == "cuda"') == 1
+    sys.modules[original.__name__] = module  # its dataclasses look themselves up
+    try:
+        exec(compile(source.replace('device.type == "cuda"', 'device.type == "cpu"'), original.__file__, "exec"),
+             module.__dict__)  # fmt: skip
+    finally:
+        sys.modules[original.__name__] = original
+    return original, module
+
+
+@reference("nn.functional.linear_cross_entropy.chunked", "nn.functional.linear_cross_entropy.chunked_none")
+def linear_cross_entropy(*args, **kwargs):
+    """CUDA multiplies narrow floats into wide ones."""
+    original, module = linear_cross_entropy_of_cuda()
+    sys.modules[original.__name__] = module
+    try:
+        return torch.nn.functional.linear_cross_entropy(*args, **kwargs)
+    finally:
+        sys.modules[original.__name__] = original

@@ -16,8 +16,15 @@ def operators():
 
 
 def variants(suites, dtypes):
+    from . import modules, optimizers
+
     found = []
     if "op" in suites:
         for name, op in operators().items():
             found += [("op", name, d) for d in dtypes if getattr(torch, d) in op.dtypesIfCUDA]
+    if "module" in suites:
+        for name, info in modules.registry().items():
+            found += [("module", name, d) for d in dtypes if getattr(torch, d) in info.dtypes]
+    if "optim" in suites:
+        found += [("optim", name, d) for name in optimizers.registry() for d in dtypes if d in ("float32", "bfloat16")]
     return found

@@ -67,7 +67,7 @@ class Child:
         return self.process.wait()
 
 
-def ask(log, job, seconds=120):
+def ask(log, job, seconds=600):
     child = Child(log)
     child.start(job)
     try:
