@@ -15,6 +15,7 @@ PIP ?= $(VENV)/bin/python -m pip install --disable-pip-version-check -q
 FUZZ_SECONDS ?= 20
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+CONFORMANCE_ARGS ?=
 
 VENV := .venv
 RELEASE := build/release
@@ -85,6 +86,10 @@ test: build $(STAMPS)/debian-test  ## build and run every test: C++ (ctest), the
 	ctest --test-dir $(RELEASE) -j $(JOBS) --output-on-failure --no-tests=error
 	$(VENV)/bin/python -m pytest tests/torch $(PYTEST_ARGS)
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: conformance
+conformance: build  ## PyTorch's own tests, all of them, through cuda (build/conformance; run again, it resumes)
+	PYTHONPATH=tests/torch $(VENV)/bin/python -m conformance --suites op,module,optim --shards 2 --processes $(JOBS) $(CONFORMANCE_ARGS)
 
 # --- for working on it ------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,33 @@
+"""PyTorch's own tests through `cuda`: a part of what `make conformance` runs whole. docs/testing.md says what is compared."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def conformance(tmp_path, *arguments):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WALDO_")}
+    command = [sys.executable, "-m", "conformance", "--folder", str(tmp_path), "--processes", "2", *arguments]
+    ran = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=3600)
+    print(ran.stdout)
+    assert ran.returncode == 0, f"{ran.stdout[-6000:]}\n{ran.stderr[-3000:]}"
+
+
+def test_a_fourth_of_all_operators(tmp_path):
+    """Goal: 170 operators in float32 give what the CPU gives: forward, backward, out=, in-place, strided, errors."""
+    conformance(tmp_path, "--dtypes", "float32", "--every", "4", "--samples-max", "2")
+
+
+def test_a_crash_is_one_variants(tmp_path):
+    """Goal: the sweep counts a process that dies and goes on. Method: a variant that the child cannot survive."""
+    from conformance import sweep
+
+    job = {"suite": "crash", "name": "abort", "dtype": "float32", "phases": []}
+    good = {"suite": "op", "name": "neg", "dtype": "float32", "phases": ["forward"], "samples_max": 1}
+    answers = []
+    with (tmp_path / "log").open("a") as log:
+        sweep.run([job, good], 1, log, answers.append)
+    assert [a["findings"][0]["kind"] if a["findings"] else "equal" for a in answers] == ["crash", "equal"]
