@@ -13,13 +13,15 @@ namespace {
 constexpr std::chrono::microseconds kPollEvery(100);
 // … and gives that up after so long without any. Also how long a quiet channel waits before it acknowledges.
 constexpr std::chrono::microseconds kQuietAfter(2000);
+// A link that cannot be written any more is read for so long at most: what has come may be the reason, or the goodbye.
+constexpr std::chrono::milliseconds kReadAfterBroken(500);
 
 constexpr Lane kLanes[] = {Lane::kRecords, Lane::kBulk};
 
 }  // namespace
 
 Channel::Impl::Impl(Loop& loop, Handler& handler)
-    : loop_(loop), handler_(handler), core_(*this, pool_), alarm_(loop), close_alarm_(loop) {}
+    : loop_(loop), handler_(handler), core_(*this, pool_), alarm_(loop), close_alarm_(loop), broken_alarm_(loop) {}
 
 // --- any thread ------------------------------------------------------------------------------------------------------
 
@@ -151,7 +153,7 @@ void Channel::Impl::collect() {
 }
 
 void Channel::Impl::start_write() {
-  if (link_ == nullptr || writing_) return;
+  if (link_ == nullptr || writing_ || broken_) return;
   const auto bytes = core_.to_write();
   if (bytes.empty()) return;
   writing_ = true;
@@ -217,7 +219,8 @@ Status Channel::Impl::attach(std::unique_ptr<Link> link, FrameNumber peer_receiv
     status = core_.attach(peer_received);
     if (!status.ok()) return;
     link_ = std::move(link);  // closes the older one; nothing of it calls back
-    reading_ = writing_ = false;
+    reading_ = writing_ = broken_ = false;
+    broken_alarm_.cancel();
     counters_.links.fetch_add(1);
     link_->start(loop_);
     active_ = true;
@@ -227,7 +230,15 @@ Status Channel::Impl::attach(std::unique_ptr<Link> link, FrameNumber peer_receiv
 
 void Channel::Impl::on_written(const Status& status, size_t bytes) {
   writing_ = false;
-  if (!status.ok()) return lose_link(status);
+  if (!status.ok()) {
+    // The peer may have closed after it wrote: nothing that has arrived is given up with the link.
+    broken_ = true;
+    broken_alarm_.arm(loop_.now() + kReadAfterBroken, [this, status] {
+      const auto self = shared_from_this();
+      turn([&] { lose_link(status); });
+    });
+    return;
+  }
   counters_.bytes_sent.fetch_add(bytes, std::memory_order_relaxed);
   core_.wrote(bytes);
   active_ = true;
@@ -266,7 +277,8 @@ void Channel::Impl::on_credit(Lane lane, uint64_t consumed) { gate_.set_consumed
 
 void Channel::Impl::lose_link(const Status& why) {
   link_.reset();
-  reading_ = writing_ = false;
+  reading_ = writing_ = broken_ = false;
+  broken_alarm_.cancel();
   const bool said = core_.goodbye_written();
   core_.detach();
   if (closing_) return end(said ? Status() : why);
@@ -306,6 +318,7 @@ void Channel::Impl::end(const Status& why) {
   link_.reset();
   alarm_.cancel();
   close_alarm_.cancel();
+  broken_alarm_.cancel();
   publish();
   if (!dropped_) handler_.on_closed(why);
 }

@@ -95,6 +95,7 @@ class Channel::Impl final : public ChannelCore::Events, public std::enable_share
   ChannelCore core_;
   std::unique_ptr<Link> link_;
   bool reading_ = false, writing_ = false;
+  bool broken_ = false;  // the link cannot be written any more, but may still have something to read
   bool in_turn_ = false, in_core_ = false;
   bool closing_ = false, outboxes_empty_ = false, ended_ = false, dropped_ = false;
   std::array<uint64_t, wire::lane_count> consumed_taken_{};
@@ -102,7 +103,7 @@ class Channel::Impl final : public ChannelCore::Events, public std::enable_share
   std::vector<SendGate::Item> items_;
   TimePoint active_at_, collected_at_;
   bool active_ = false, collected_ = false;  // in this turn
-  Timer alarm_, close_alarm_;
+  Timer alarm_, close_alarm_, broken_alarm_;
   TimePoint alarm_at_;
 };
 

@@ -6,10 +6,13 @@
 #include <ATen/native/transformers/attention.h>
 #include <ATen/native/transformers/sdp_utils_cpp.h>
 #include <ATen/ops/_reshape_alias_native.h>
+#include <ATen/ops/addr.h>
 #include <ATen/ops/as_strided_native.h>
+#include <ATen/ops/dot.h>
 #include <ATen/ops/is_set_to_native.h>
 #include <ATen/ops/set_native.h>
 #include <ATen/ops/unfold_native.h>
+#include <ATen/ops/vdot.h>
 #include <ATen/ops/view_as_complex_native.h>
 #include <ATen/ops/view_as_real_native.h>
 #include <ATen/ops/view_native.h>
@@ -22,6 +25,7 @@
 
 #include "frontends/torch/device.h"
 #include "frontends/torch/forward.h"
+#include "frontends/torch/kernels_made_of.h"
 #include "frontends/torch/op_table.h"
 #include "frontends/torch/register.h"
 #include "frontends/torch/storage.h"
@@ -110,6 +114,12 @@ at::Tensor efficient_zeros(at::IntArrayRef size, std::optional<at::ScalarType> d
   return at::zeros(size, dtype, layout, far_device(device), pin_memory);
 }
 
+const at::Tensor& as_strided_in_place(const at::Tensor& self, at::IntArrayRef size, at::IntArrayRef stride,
+                                      std::optional<int64_t> offset) {
+  at::native::setStrided(self, size, stride, offset.value_or(self.storage_offset()));
+  return self;
+}
+
 void grow_to_fit(c10::TensorImpl& impl) {
   if (impl.numel() == 0) return;
   auto* storage = impl.unsafe_storage().unsafeGetStorageImpl();
@@ -154,6 +164,34 @@ at::Tensor& set_nothing(at::Tensor& self) {
   return set_storage(self, create_storage(self.device().index(), 0), 0, {0}, {});
 }
 
+// The kernel of addr.out knows its in-place form by the address of its arguments, which do not travel.
+at::Tensor& addr_in_place(at::Tensor& self, const at::Tensor& a, const at::Tensor& b, const at::Scalar& beta,
+                          const at::Scalar& alpha) {
+  TORCH_CHECK(self.dim() == 2, "2D tensor expected, got ", self.dim(), "D tensor for input");
+  return at::addr_out(self, self, a, b, beta, alpha);
+}
+
+at::Tensor forward_pair(const Operator& op, const at::Tensor& a, const at::Tensor& b) {
+  torch::jit::Stack stack{a, b};
+  forward(op, &stack);
+  return std::move(stack.back()).toTensor();
+}
+
+// Lazily conjugated arguments choose between the two products, and the result may be lazy too, as in PyTorch's kernels.
+at::Tensor dot(const at::Tensor& a, const at::Tensor& b) {
+  static const auto* op = new Operator(c10::Dispatcher::singleton().findSchemaOrThrow("aten::dot", ""));
+  if (a.is_complex() && a.is_conj()) return b.is_conj() ? at::dot(a.conj(), b.conj()).conj() : at::vdot(a.conj(), b);
+  if (b.is_complex() && b.is_conj()) return at::vdot(b.conj(), a);
+  return forward_pair(*op, a, b);
+}
+at::Tensor vdot(const at::Tensor& a, const at::Tensor& b) {
+  static const auto* op = new Operator(c10::Dispatcher::singleton().findSchemaOrThrow("aten::vdot", ""));
+  if (!a.is_complex()) return at::dot(a, b);
+  if (a.is_conj()) return b.is_conj() ? at::vdot(b.conj(), a.conj()) : at::dot(a.conj(), b);
+  if (b.is_conj()) return at::dot(a, b.conj()).conj();
+  return forward_pair(*op, a, b);
+}
+
 at::Tensor copy_from(const at::Tensor& self, const at::Tensor& target, bool non_blocking) {
   at::Tensor to = target;
   return copy_(to, self, non_blocking);
@@ -193,6 +231,7 @@ void register_hand_kernels(torch::Library& library) {
   library.impl("empty_strided", TORCH_FN(empty_strided));
   library.impl("_efficientzerotensor", TORCH_FN(efficient_zeros));
   library.impl("as_strided", TORCH_FN(at::native::as_strided_tensorimpl));
+  library.impl("as_strided_", TORCH_FN(as_strided_in_place));
   library.impl("resize_", TORCH_FN(resize_));
   library.impl("_reshape_alias", TORCH_FN(at::native::_reshape_alias));
   library.impl("view", TORCH_FN(at::native::view));
@@ -204,6 +243,9 @@ void register_hand_kernels(torch::Library& library) {
   library.impl("set_.source_Storage", TORCH_FN(set_source_storage));
   library.impl("set_.source_Storage_storage_offset", TORCH_FN(set_storage));
   library.impl("is_set_to", TORCH_FN(at::native::is_set_to));
+  library.impl("addr_", TORCH_FN(addr_in_place));
+  library.impl("dot", TORCH_FN(dot));
+  library.impl("vdot", TORCH_FN(vdot));
   library.impl("copy_", TORCH_FN(copy_));
   library.impl("_copy_from", TORCH_FN(copy_from));
   library.impl("_copy_from_and_resize", TORCH_FN(copy_from_and_resize));
@@ -226,6 +268,8 @@ void register_kernels() {
                       c10::BoxedKernel::makeFromFunctor(std::make_unique<ForwardKernel>(handle))));
   }
   register_hand_kernels(*library);
+  register_made_of_kernels();
+  register_sparse_kernels();
   at::native::_fused_sdp_choice_stub.set_cuda_dispatch_ptr(&sdp_choice);
 }
 

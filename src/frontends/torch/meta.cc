@@ -10,6 +10,7 @@
 
 #include <exception>
 
+#include "frontends/torch/layers.h"
 #include "frontends/torch/meta_rules.h"
 
 namespace waldo::torch_frontend {
@@ -68,6 +69,7 @@ class MetaCall {
  private:
   struct Given {
     at::Tensor meta;
+    const c10::TensorImpl* given;
     std::vector<int64_t> sizes, strides;  // as given
     TensorPlace place;
   };
@@ -76,6 +78,9 @@ class MetaCall {
     if (!tensor.defined()) return tensor;
     const StorageRef* ref = storage_ref(*tensor.unsafeGetTensorImpl());
     if (ref == nullptr) return tensor;  // a number in a CPU tensor
+    for (const auto& entry : tensors_) {
+      if (entry.given == tensor.unsafeGetTensorImpl()) return entry.meta;  // out= may be an input too
+    }
     auto& storage = storages_[key_.storage_index(ref)];
     if (!storage) {
       auto* allocator = c10::GetAllocator(c10::DeviceType::Meta);
@@ -89,7 +94,7 @@ class MetaCall {
     if (tensor.is_conj()) impl->_set_conj(true);
     if (tensor.is_neg()) impl->_set_neg(true);
     at::Tensor meta(std::move(impl));
-    tensors_.push_back({meta, tensor.sizes().vec(), tensor.strides().vec(), place});
+    tensors_.push_back({meta, tensor.unsafeGetTensorImpl(), tensor.sizes().vec(), tensor.strides().vec(), place});
     return meta;
   }
 
@@ -189,7 +194,10 @@ class MetaCall {
 std::optional<Foretold> foretell(const Operator& op, const c10::IValue* arguments, const CallKey& key) {
   Foretold told;
   if (const Rule rule = rule_for(op.name())) {
-    if (rule(arguments, &told.outputs)) return told;
+    if (rule(arguments, &told.outputs)) {
+      count_layer(op.name(), Layer::kRule);
+      return told;
+    }
     told.outputs.clear();
   }
   if (op.meta) {
@@ -197,13 +205,19 @@ std::optional<Foretold> foretell(const Operator& op, const c10::IValue* argument
       MetaCall call(op, arguments, key);
       call.run(op);
       told.resizes = call.resizes();
-      if (!told.resizes.empty() || call.outputs(&told.outputs)) return told;
+      if (!told.resizes.empty() || call.outputs(&told.outputs)) {
+        count_layer(op.name(), Layer::kMeta);
+        return told;
+      }
     } catch (const std::exception&) {
       // The worker's own error is the better one.
     }
     return std::nullopt;
   }
-  if (outputs_are_arguments(op, arguments, &told.outputs)) return told;
+  if (outputs_are_arguments(op, arguments, &told.outputs)) {
+    count_layer(op.name(), Layer::kArguments);
+    return told;
+  }
   return std::nullopt;
 }
 

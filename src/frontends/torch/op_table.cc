@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "frontends/torch/kernels_made_of.h"
 #include "frontends/torch/register.h"
 
 #if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR == 13
@@ -38,6 +39,7 @@ const Names kByHand = {
     "aten::empty.memory_format",
     "aten::empty_strided",
     "aten::as_strided",
+    "aten::as_strided_",
     "aten::resize_",
     "aten::_reshape_alias",
     "aten::view",
@@ -48,6 +50,9 @@ const Names kByHand = {
     "aten::set_.source_Tensor",
     "aten::set_.source_Storage",
     "aten::set_.source_Storage_storage_offset",
+    "aten::addr_",
+    "aten::dot",
+    "aten::vdot",
     "aten::copy_",
     "aten::_copy_from",
     "aten::_copy_from_and_resize",
@@ -62,12 +67,12 @@ const Names kByHand = {
     "aten::_efficientzerotensor",
 };
 
-// Composite here though CUDA lists them: the first has a Python kernel of PyTorch's own on the CUDA key, the second's
-// backward exists on CUDA only.
-const Names kStayComposite = {"aten::_foreach_mm", "aten::_fused_rms_norm"};
+// Composite here: the first has a Python kernel of PyTorch's own on the CUDA key, the second's backward exists on CUDA
+// only, the third asks its argument whether it requires a gradient.
+const Names kStayComposite = {"aten::_foreach_mm", "aten::_fused_rms_norm", "aten::as_strided_scatter"};
 
 // The yaml does not list these under CUDA, yet decomposing them ends nowhere.
-const Names kAlsoForwarded = {"aten::convolution"};
+const Names kAlsoForwarded = {"aten::convolution", "aten::mode.values", "aten::narrow_copy.out"};
 
 // Meta and the worker differ in sizes or dtypes that only the worker knows.
 const Names kLearned = {
@@ -92,6 +97,11 @@ const Names kLearned = {
     "aten::native_group_norm_backward",
     "aten::_thnn_fused_lstm_cell",
     "aten::_thnn_fused_gru_cell",
+    // These resize or refuse what they write as no Meta kernel does.
+    "aten::addbmm_",
+    "aten::addr",
+    "aten::addr.out",
+    "aten::triangular_solve.X",
 };
 
 // Tagged as of unknown size, but the sizes follow from what the key holds.
@@ -240,7 +250,7 @@ std::vector<c10::OperatorHandle> forwarded_operators() {
     auto handle = dispatcher.findSchema(operator_name);
     if (!handle) continue;
     std::string name = name_of(operator_name);
-    if (kByHand.contains(name) || kStayComposite.contains(name)) continue;
+    if (kByHand.contains(name) || kStayComposite.contains(name) || is_made_of_plain(name)) continue;
     const bool decomposed = handle->hasKernelForDispatchKey(c10::DispatchKey::CompositeExplicitAutogradNonFunctional);
     if (!listed.contains(name) && !decomposed && !kAlsoForwarded.contains(name)) continue;
     found.emplace_back(std::move(name), *handle);

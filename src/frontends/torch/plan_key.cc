@@ -279,6 +279,9 @@ void CallKey::other_tensor_slow(const Operator& op, const c10::IValue& value, si
 
 void CallKey::throw_mixed(const Operator& op, const at::Tensor& tensor, size_t argument) const {
   c10::Device mine(c10::DeviceType::CUDA, device_ < 0 ? current_device() : device_);
+  if (op.handle.operator_name().name == "aten::masked_fill_") {
+    TORCH_CHECK(false, "masked_fill: Expected inputs to be on same device");
+  }
   // TensorIterator's text for what runs through it, else that of the check before a CUDA kernel.
   if (op.pointwise) {
     TORCH_CHECK(false, "Expected all tensors to be on the same device, but found at least two devices, ", mine, " and ",
