@@ -137,10 +137,10 @@ class Making {
   uint64_t refused_ = 0;
 };
 
-// Those of an asked call, by number of creation.
+// By number of creation, for the rarer cases.
 struct AskedStorages {
   c10::SmallVector<c10::Storage, 4> storages;
-  c10::Storage take(size_t i) { return std::move(storages[i]); }
+  c10::Storage take(size_t i) { return storages[i]; }  // several outputs may share one
 };
 
 template <typename Storages>
@@ -204,6 +204,15 @@ void collect_create_bytes(const std::vector<OutputPlan>& outputs, std::vector<ui
   }
 }
 
+size_t count_new(const std::vector<OutputPlan>& outputs) {
+  size_t count = 0;
+  for (const auto& output : outputs) {
+    count += output.kind == wire::OutputKind::kNew || output.kind == wire::OutputKind::kCpuNew;
+    count += count_new(output.list);
+  }
+  return count;
+}
+
 inline void pop(torch::jit::Stack* stack, size_t count) {
   for (; count != 0; --count) stack->pop_back();
 }
@@ -251,6 +260,11 @@ void run(const Plan& plan, const Operator& op, const CallKey& key, client::Queue
     check(queue.call_making(plan.id, {slots.data(), slots.size()}, key.scalars(), fresh, &admitted));
     if (!admitted) [[unlikely]]
       throw_out_of_memory(key.device(), fresh.refused());
+  }
+  if (plan.shares_storages) [[unlikely]] {
+    AskedStorages shared;
+    for (size_t i = 0; i < plan.creates; ++i) shared.storages.push_back(fresh.take(i));
+    return return_outputs(plan.outputs, op, key, shared, stack);
   }
   return_outputs(plan.outputs, op, key, fresh, stack);
 }
@@ -349,7 +363,9 @@ Plan* define(client::Queue& queue, const CallKey& key, const wire::PlanBody& bod
   plan->outputs = std::move(outputs);
   std::vector<uint64_t> create_bytes;
   collect_create_bytes(plan->outputs, &create_bytes);
+  WALDO_CHECK(plan->outputs.empty() || create_bytes.size() == creates);
   for (const uint64_t bytes : create_bytes) plan->needs.emplace_back(bytes);
+  plan->shares_storages = count_new(plan->outputs) > creates;
   make_prototypes(plan->outputs, key.device());
   plan->id = queue.define_plan(reads, creates, wire::encode(body));
   return plan;

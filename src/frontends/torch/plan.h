@@ -69,7 +69,8 @@ struct Plan {
   std::vector<StorageNeed> needs;  // of each storage that `outputs` makes
   std::vector<uint64_t> key;       // CallKey::words(); only of plans that are kKnown from the start
   std::vector<Resize> resizes;
-  bool learned = false;  // `outputs` are what the worker itself said
+  bool shares_storages = false;  // two outputs lie in one new storage
+  bool learned = false;          // `outputs` are what the worker itself said
   std::atomic<Plan*> newer{nullptr};
 };
 
