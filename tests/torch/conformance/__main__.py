@@ -35,7 +35,6 @@ def arguments():
     parser.add_argument("--again", action="store_true", help="do not resume: forget the results that are there")
     parser.add_argument("--report", type=Path, nargs="*", help="run nothing: the table of these files")
     parser.add_argument("--show", help="print findings of this class, or all")
-    parser.add_argument("--without", default="", help="then leave out variants whose name matches this wholly")
     parser.add_argument("--every", type=int, default=1, help="only every N-th variant")
     return parser.parse_args()
 
@@ -82,7 +81,7 @@ def main():
         variants = sweep.ask(log, {"list": True, "suites": suites, "dtypes": dtypes})
         if options.match:
             variants = [v for v in variants if re.fullmatch(options.match, v[1])]
-        variants = [v for v in variants[:: options.every] if not re.fullmatch(options.without, v[1])]
+        variants = variants[:: options.every]
         wanted = []
         for shard in range(options.shards) if options.shard is None else [options.shard]:
             path = options.folder / f"shard-{shard}-of-{options.shards}.json"
