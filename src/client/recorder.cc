@@ -33,8 +33,6 @@ void Recorder::put_dropped_slow() {
 void Recorder::seal() {
   if (builder.empty()) return;
   Buffer frame = builder.take();
-  // A frame lives until the peer acknowledges it: better a small copy now than a large buffer for that long.
-  if (frame.size() < frame.capacity() / 2) frame = to_buffer(frame);
   sealed_bytes_ += frame.size();
   sealed_.push_back(std::move(frame));
 }

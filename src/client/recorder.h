@@ -87,11 +87,7 @@ class Recorder {
       *urge = Urge::kNoRoom;
       return true;
     }
-    for (size_t i = 0; i < creates; ++i) {
-      Slot& slot = named[reads + i];
-      slot = slots.take();
-      slots.set_owner(slot, made.name(i, slot));
-    }
+    take_slots(named.subspan(reads), made);
     builder.call(plan, named, scalars);
     *urge = note_appended();
     return true;
@@ -99,6 +95,15 @@ class Recorder {
 
   // --- under the lock, for the slow ways -----------------------------------------------------------------------------
 
+  // New slots with the owners that `made` names; none slots when there are no more.
+  template <typename Made>
+  void take_slots(std::span<Slot> into, Made& made) {
+    for (size_t i = 0; i < into.size(); ++i) {
+      into[i] = slots.take();
+      if (!into[i].none()) [[likely]]
+        slots.set_owner(into[i], made.name(i, into[i]));
+    }
+  }
   // Before appending a record of `bytes`: seals what a frame could not hold together with it.
   void make_room(size_t bytes) {
     if (builder.full() || builder.bytes() + bytes > limits::frame_payload_bytes_max) seal();

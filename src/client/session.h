@@ -16,6 +16,7 @@
 // Fork: in a child every function returns kInvalid "…in forked subprocess…" and destructors do nothing.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstddef>
@@ -126,11 +127,10 @@ class WALDO_API Queue {
     *admitted = true;
     if (!recorder_.try_call_making(plan, slots, scalars, &urge, made)) [[unlikely]] {
       const auto take = [&](size_t reads) {
+        const auto fresh = slots.subspan(reads);
+        std::fill(fresh.begin(), fresh.end(), Slot{});
         *admitted = made.admit();
-        for (size_t i = reads; i < slots.size(); ++i) {
-          slots[i] = *admitted ? recorder_.slots.take() : Slot{};
-          if (!slots[i].none()) recorder_.slots.set_owner(slots[i], made.name(i - reads, slots[i]));
-        }
+        if (*admitted) recorder_.take_slots(fresh, made);
         return *admitted;
       };
       return call_making_slow(plan, slots, scalars, take);

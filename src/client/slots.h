@@ -26,14 +26,14 @@ class SlotTable {
  public:
   explicit SlotTable(QueueId queue) : queue_(queue) {}
 
-  Slot take(void* owner = nullptr) {
+  Slot take() {  // without an owner
     if (free_ == kEnd) [[unlikely]]
-      return take_new(owner);
+      return take_new();
     const uint32_t index = free_;
     Entry& entry = at(index);
     free_ = entry.next.load(std::memory_order_relaxed);
     entry.next.store(kLive, std::memory_order_relaxed);
-    entry.owner = owner;
+    entry.owner = nullptr;
     ++live_;
     return Slot::make(queue_, index);
   }
@@ -97,7 +97,7 @@ class SlotTable {
   // A chunk exists before the first of its slots is given out, and never moves.
   Entry& at(uint32_t index) noexcept { return (*chunks_[index >> kChunkBits])[index & (kChunkSlots - 1)]; }
 
-  WALDO_API Slot take_new(void* owner);
+  WALDO_API Slot take_new();
 
   const QueueId queue_;
   std::atomic<uint32_t> dropped_{kEnd};

@@ -56,6 +56,7 @@ Buffer RecordsBuilder::take() {
   } else {
     buffer_.resize(at_);
     payload = std::exchange(buffer_, Buffer());
+    if (payload.size() < payload.capacity() / 2) payload.shrink_to_fit();
   }
   at_ = records_header_bytes;
   count_ = 0;

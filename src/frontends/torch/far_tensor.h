@@ -13,23 +13,24 @@
 
 namespace waldo::torch_frontend {
 
-class FarStorageImpl final : public c10::StorageImpl {
+// Objects of an Impl in the thread's spare memory.
+template <typename Impl, SpareMemory::Kind kKind>
+struct FromSpareMemory {
+  static void* operator new([[maybe_unused]] size_t bytes) { return SpareMemory::take<sizeof(Impl)>(kKind); }
+  static void operator delete(void* memory) noexcept { SpareMemory::give_back<sizeof(Impl)>(kKind, memory); }
+};
+
+class FarStorageImpl final : public c10::StorageImpl,
+                             public FromSpareMemory<c10::StorageImpl, SpareMemory::Kind::kStorage> {
  public:
   FarStorageImpl(uint64_t bytes, c10::DataPtr&& data)
       : c10::StorageImpl(use_byte_size_t(), static_cast<int64_t>(bytes), std::move(data), torch_frontend::allocator(),
                          true) {}
-
-  static void* operator new(size_t bytes) {
-    static_cast<void>(bytes);
-    return SpareMemory::take<sizeof(c10::StorageImpl)>(SpareMemory::Kind::kStorage);
-  }
-  static void operator delete(void* memory) noexcept {
-    SpareMemory::give_back<sizeof(c10::StorageImpl)>(SpareMemory::Kind::kStorage, memory);
-  }
 };
 static_assert(sizeof(FarStorageImpl) == sizeof(c10::StorageImpl));
 
-class FarTensorImpl final : public c10::TensorImpl {
+class FarTensorImpl final : public c10::TensorImpl,
+                            public FromSpareMemory<c10::TensorImpl, SpareMemory::Kind::kTensor> {
  public:
   FarTensorImpl(c10::Storage&& storage, caffe2::TypeMeta dtype)
       : c10::TensorImpl(std::move(storage), c10::DispatchKeySet(c10::DispatchKey::CUDA), dtype) {}
@@ -51,14 +52,6 @@ class FarTensorImpl final : public c10::TensorImpl {
     is_channels_last_3d_ = prototype.is_channels_last_3d_;
     is_channels_last_3d_contiguous_ = prototype.is_channels_last_3d_contiguous_;
     is_non_overlapping_and_dense_ = prototype.is_non_overlapping_and_dense_;
-  }
-
-  static void* operator new(size_t bytes) {
-    static_cast<void>(bytes);
-    return SpareMemory::take<sizeof(c10::TensorImpl)>(SpareMemory::Kind::kTensor);
-  }
-  static void operator delete(void* memory) noexcept {
-    SpareMemory::give_back<sizeof(c10::TensorImpl)>(SpareMemory::Kind::kTensor, memory);
   }
 };
 static_assert(sizeof(FarTensorImpl) == sizeof(c10::TensorImpl));

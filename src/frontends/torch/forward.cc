@@ -108,7 +108,6 @@ class Making {
       }
       ref->queue = &queue_;
       ref->slot = Slot{};
-      ref->writes = 0;
       refs_.push_back(ref);
     }
     return true;
@@ -193,22 +192,17 @@ c10::IValue make_output(const OutputPlan& plan, const c10::IValue* arguments, co
   return at::Tensor();  // an output that is not defined, as a kernel returns it
 }
 
-// Sizes of the storages that outputs make, by their slot's number.
-void collect_create_bytes(const std::vector<OutputPlan>& outputs, std::vector<uint64_t>* bytes) {
+// Sizes of the storages that outputs make, by their slot's number; one may have no output of its own. Returns how many
+// outputs are new: more than storages when some share one.
+size_t collect_create_bytes(const std::vector<OutputPlan>& outputs, std::vector<uint64_t>* bytes) {
+  size_t count = 0;
   for (const auto& output : outputs) {
     if (output.kind == wire::OutputKind::kNew || output.kind == wire::OutputKind::kCpuNew) {
       if (bytes->size() <= output.slot) bytes->resize(output.slot + 1u, 0);
       (*bytes)[output.slot] = output.storage_bytes;
+      ++count;
     }
-    collect_create_bytes(output.list, bytes);
-  }
-}
-
-size_t count_new(const std::vector<OutputPlan>& outputs) {
-  size_t count = 0;
-  for (const auto& output : outputs) {
-    count += output.kind == wire::OutputKind::kNew || output.kind == wire::OutputKind::kCpuNew;
-    count += count_new(output.list);
+    count += collect_create_bytes(output.list, bytes);
   }
   return count;
 }
@@ -353,21 +347,20 @@ Asked ask(const Plan& plan, const Operator& op, const CallKey& key, client::Queu
   return result;
 }
 
+// `creates_asked`: how many slots a plan gets whose outputs are not known.
 Plan* define(client::Queue& queue, const CallKey& key, const wire::PlanBody& body, Plan::Mode mode, uint16_t reads,
-             uint16_t creates, std::vector<OutputPlan> outputs) {
+             uint16_t creates_asked, std::vector<OutputPlan> outputs) {
   auto* plan = new Plan();
   plan->mode = mode;
   if (mode == Plan::Mode::kKnown) plan->key.assign(key.words().begin(), key.words().end());
   plan->reads = reads;
-  plan->creates = creates;
   plan->outputs = std::move(outputs);
   std::vector<uint64_t> create_bytes;
-  collect_create_bytes(plan->outputs, &create_bytes);
-  WALDO_CHECK(plan->outputs.empty() || create_bytes.size() == creates);
+  plan->shares_storages = collect_create_bytes(plan->outputs, &create_bytes) > create_bytes.size();
+  plan->creates = mode == Plan::Mode::kKnown ? static_cast<uint16_t>(create_bytes.size()) : creates_asked;
   for (const uint64_t bytes : create_bytes) plan->needs.emplace_back(bytes);
-  plan->shares_storages = count_new(plan->outputs) > creates;
   make_prototypes(plan->outputs, key.device());
-  plan->id = queue.define_plan(reads, creates, wire::encode(body));
+  plan->id = queue.define_plan(reads, plan->creates, wire::encode(body));
   return plan;
 }
 
@@ -418,8 +411,7 @@ Plan* make_plan(const Operator& op, const c10::IValue* arguments, const CallKey&
                   creates_max(op, arguments), {});
   }
   body.outputs = to_wire(told->outputs, reads, tensor_places(op, arguments));
-  const uint16_t creates = count_creates(told->outputs);  // before the outputs are moved
-  return define(queue, key, body, Plan::Mode::kKnown, reads, creates, std::move(told->outputs));
+  return define(queue, key, body, Plan::Mode::kKnown, reads, 0, std::move(told->outputs));
 }
 
 void apply_resizes(const std::vector<Resize>& resizes, const c10::IValue* arguments) {
@@ -522,8 +514,7 @@ void forward_slow(const Operator& op, const CallKey& key, client::PlanKey hash, 
   Asked asked = ask(*plan, op, key, queue, stack);
   if (asked.resized) return;  // with its new size the out= tensor has another key next time
   body.outputs = to_wire(asked.outputs, plan->reads, places);
-  const uint16_t creates = count_creates(asked.outputs);
-  Plan* known = define(queue, key, body, Plan::Mode::kKnown, plan->reads, creates, std::move(asked.outputs));
+  Plan* known = define(queue, key, body, Plan::Mode::kKnown, plan->reads, 0, std::move(asked.outputs));
   known->learned = true;
   replace(plans, plan, known);
 }

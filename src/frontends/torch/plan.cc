@@ -359,15 +359,4 @@ uint16_t creates_max(const Operator& op, const c10::IValue* arguments) {
   return static_cast<uint16_t>(std::min<size_t>(count, limits::call_slot_count_max / 2));
 }
 
-// Outputs that share a new storage name one slot; a slot may have no output of its own.
-uint16_t count_creates(const std::vector<OutputPlan>& outputs) {
-  int count = 0;
-  for (const auto& output : outputs) {
-    if (output.kind == wire::OutputKind::kNew || output.kind == wire::OutputKind::kCpuNew)
-      count = std::max(count, output.slot + 1);
-    count = std::max<int>(count, count_creates(output.list));
-  }
-  return static_cast<uint16_t>(count);
-}
-
 }  // namespace waldo::torch_frontend

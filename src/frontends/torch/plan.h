@@ -88,6 +88,5 @@ std::vector<OutputPlan> from_wire(const std::vector<wire::Output>& outputs, uint
 
 // How many slots an asked call gets for its outputs: as many as it can make.
 uint16_t creates_max(const Operator& op, const c10::IValue* arguments);
-uint16_t count_creates(const std::vector<OutputPlan>& outputs);
 
 }  // namespace waldo::torch_frontend

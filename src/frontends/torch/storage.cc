@@ -35,7 +35,6 @@ StorageRef* take_locked(client::SlotTable& slots, client::Queue& queue, c10::Dev
   if (ref == nullptr) return nullptr;
   ref->queue = &queue;
   ref->slot = slot;
-  ref->writes = 0;
   slots.set_owner(slot, ref);
   return ref;
 }
@@ -130,7 +129,6 @@ void resize_storage(c10::StorageImpl& storage, uint64_t bytes) {
   }
   ref->queue = &queue;
   ref->slot = old_ref->slot;
-  ref->writes = old_ref->writes + 1;
   c10::DataPtr old_data = storage.set_data_ptr(data_of(ref));
   storage.set_nbytes(static_cast<size_t>(bytes));
   static_cast<void>(old_data.release_context());  // not its deleter: the slot lives on

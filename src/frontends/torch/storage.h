@@ -28,7 +28,6 @@ struct StorageRef {
   uint32_t size_class = 0;  // of the address; fixed
   uint64_t bytes = 0;       // as asked for
   void* address = nullptr;  // null when `bytes` is 0 at creation (size class 0), as CUDA gives; fixed
-  uint64_t writes = 0;      // the recorder's own count of writes; only the forwarding part touches it
   StorageRef* next_free = nullptr;
 };
 
