@@ -1,6 +1,7 @@
 // What waits: reads, asks, synchronize, events, and the outbox when megabytes are on their way.
 #include <fmt/format.h>
 
+#include "base/os/memory.h"
 #include "client/queue_record.h"
 
 namespace waldo::client {
@@ -52,6 +53,7 @@ Status Queue::read(Slot slot, uint64_t offset, void* destination, uint64_t bytes
 
 Result<ReadTicket> Queue::start_read(Slot slot, uint64_t offset, void* destination, uint64_t bytes) {
   if (slot.queue() != id_) return Status(StatusKind::kInvalid, "read names a slot of another queue");
+  os::want_huge_pages(destination, bytes);  // new memory, as a rule: the user's tensor was just made
   auto pending = std::make_shared<Pending>(Pending::Kind::kRead, Waits::issue());
   pending->destination = static_cast<std::byte*>(destination);
   pending->bytes = bytes;

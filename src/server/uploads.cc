@@ -1,11 +1,10 @@
 #include "server/uploads.h"
 
-#include <sys/mman.h>
-
 #include <cstdlib>
 #include <cstring>
 #include <string>
 
+#include "base/os/memory.h"
 #include "wire/plan_body.h"
 
 namespace waldo::server {
@@ -13,20 +12,12 @@ namespace waldo::server {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr uint64_t kHugePageBytes = 2u << 20;
 
-// Empty when the system has no memory for it. Large ones ask for huge pages: first touch is most of an upload's cost
-// on the embedded worker.
+// Empty when the system has no memory for it. First touch is most of an upload's cost on the embedded worker.
 UploadedBytes allocate(uint64_t size) {
   void* memory = nullptr;
   if (posix_memalign(&memory, kAlignment, size) != 0) return {};
-#ifdef MADV_HUGEPAGE
-  if (size >= 2 * kHugePageBytes) {
-    const auto begin = (reinterpret_cast<uintptr_t>(memory) + kHugePageBytes - 1) & ~(kHugePageBytes - 1);
-    const auto end = (reinterpret_cast<uintptr_t>(memory) + size) & ~(kHugePageBytes - 1);
-    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // a hint; may fail
-  }
-#endif
+  os::want_huge_pages(memory, size);
   UploadedBytes bytes;
   bytes.data = {static_cast<std::byte*>(memory), [](std::byte* data) { std::free(data); }};
   bytes.size = size;

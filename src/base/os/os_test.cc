@@ -1,14 +1,20 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <set>
 
 #include "base/os/entropy.h"
 #include "base/os/fork.h"
+#include "base/os/memory.h"
 #include "base/os/process.h"
 #include "base/os/socket.h"
 
@@ -154,6 +160,26 @@ TEST(Fork, RegisteredDescriptorsAreClosedInAChild) {
   }
   EXPECT_EQ(*wait_process(pid), 42);
   EXPECT_GE(::fcntl(pair->first.get(), F_GETFD), 0);
+}
+
+// Goal: the range is marked, its edges are not touched, and what is in it stays.
+TEST(Memory, HugePagesAreAskedForAndNothingElseChanges) {
+  constexpr size_t kBytes = 16u << 20;
+  auto* mapped =
+      static_cast<std::byte*>(mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  ASSERT_NE(mapped, MAP_FAILED);
+  std::memset(mapped, 7, kBytes);
+  want_huge_pages(mapped + 1, kBytes - 2);
+  EXPECT_EQ(std::count(mapped, mapped + kBytes, std::byte{7}), static_cast<std::ptrdiff_t>(kBytes));
+  if (std::filesystem::exists("/sys/kernel/mm/transparent_hugepage")) {
+    std::ifstream maps("/proc/self/smaps");
+    const std::string text((std::istreambuf_iterator<char>(maps)), std::istreambuf_iterator<char>());
+    EXPECT_NE(text.find(" hg"), std::string::npos);
+  }
+  munmap(mapped, kBytes);
+  std::byte one{};
+  want_huge_pages(&one, 1);
+  want_huge_pages(nullptr, 0);
 }
 
 TEST(Entropy, BytesDiffer) {
