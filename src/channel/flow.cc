@@ -2,6 +2,8 @@
 
 #include <chrono>
 
+#include "base/blocking.h"
+
 namespace waldo::channel {
 
 Status SendGate::push(Item item, Wait wait, const std::function<bool()>& interrupted) {
@@ -13,14 +15,14 @@ Status SendGate::push(Item item, Wait wait, const std::function<bool()>& interru
   while (!ready()) {
     if (wait == Wait::kNever) return Status(StatusKind::kOverloaded, "the lane's window is full");
     if (!interrupted) {
-      changed_.wait(lock, ready);
+      block(lock, changed_, ready);
       continue;
     }
     lock.unlock();  // it may take the interpreter's lock
     const bool stop = interrupted();
     lock.lock();
     if (stop) return Status(StatusKind::kCancelled, "interrupted while waiting to send");
-    changed_.wait_for(lock, kAskEvery, ready);
+    block_for(lock, changed_, kAskEvery, ready);
   }
   if (!closed_.ok()) return closed_;
   admitted_[lane] += bytes;

@@ -2,6 +2,9 @@
 
 #include <optional>
 
+#include "base/blocking.h"
+#include "client/standing.h"
+
 namespace waldo::client {
 namespace {
 
@@ -24,8 +27,10 @@ class Waits::Scope {
       waits.count_.fetch_add(1, std::memory_order_relaxed);
     }
     began_ = std::chrono::steady_clock::now();
+    standing_threads.fetch_add(1, std::memory_order_relaxed);
   }
   ~Scope() {
+    standing_threads.fetch_sub(1, std::memory_order_relaxed);
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began_;
     waits_.ended(thread_wait.place, counted_, took.count());
   }
@@ -46,9 +51,10 @@ Status Waits::block(std::unique_lock<std::mutex>& lock, std::condition_variable&
   {
     Scope scope(*this, *hooks, issued);
     lock.lock();
-    while (!changed.wait_for(lock, kAskEvery, ready)) {
+    if (!hooks->interrupted) waldo::block(lock, changed, ready);
+    while (!block_for(lock, changed, kAskEvery, ready)) {
       lock.unlock();
-      const bool stop = hooks->interrupted && hooks->interrupted();
+      const bool stop = hooks->interrupted();
       lock.lock();
       if (stop && !ready()) {
         status = Status(StatusKind::kCancelled, "interrupted while waiting for the worker");

@@ -41,7 +41,7 @@ void Executor::run() {
     Buffer payload;
     {
       std::unique_lock lock(mutex_);
-      changed_.wait(lock, [&] { return stopped_ || !inbox_.empty(); });
+      block(lock, changed_, [&] { return stopped_ || !inbox_.empty(); });
       if (stopped_) return;
       payload = std::move(inbox_.front());
       inbox_.pop_front();

@@ -11,9 +11,9 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
-#include <thread>
 #include <vector>
 
+#include "base/blocking.h"
 #include "base/bytes.h"
 #include "base/ids.h"
 #include "base/status.h"
@@ -93,7 +93,7 @@ class Executor {
   std::deque<Buffer> inbox_;
   bool stopped_ = false;
 
-  std::thread thread_;  // last: starts when everything else is there
+  Thread thread_;  // last: starts when everything else is there
 };
 
 }  // namespace waldo::server

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "base/blocking.h"
 #include "wire/plan_body.h"
 
 namespace waldo::server {
@@ -23,13 +24,13 @@ void FakeGate::wait_open() {
   std::unique_lock lock(mutex_);
   ++waiters_;
   changed_.notify_all();
-  changed_.wait(lock, [&] { return open_; });
+  block(lock, changed_, [&] { return open_; });
   --waiters_;
 }
 
 void FakeGate::wait_until_waiters(int count) {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return waiters_ >= count; });
+  block(lock, changed_, [&] { return waiters_ >= count; });
 }
 
 class FakeQueue final : public QueueBackend {

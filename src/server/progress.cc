@@ -1,5 +1,7 @@
 #include "server/progress.h"
 
+#include "base/blocking.h"
+
 namespace waldo::server {
 
 Progress::Progress(size_t queue_count)
@@ -18,7 +20,7 @@ Status Progress::wait_for(QueueId queue, CallNumber call) {
   if (done.load() >= call.raw) return {};
   std::unique_lock lock(mutex_);
   ++waiters_;
-  changed_.wait(lock, [&] { return stopped_ || done.load() >= call.raw; });
+  block(lock, changed_, [&] { return stopped_ || done.load() >= call.raw; });
   --waiters_;
   if (done.load() >= call.raw) return {};
   return Status(StatusKind::kCancelled, "the session ends");

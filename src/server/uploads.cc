@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string>
 
+#include "base/blocking.h"
 #include "base/os/memory.h"
 #include "wire/plan_body.h"
 
@@ -104,7 +105,7 @@ Result<UploadedBytes> Uploads::take(UploadId id, uint64_t bytes) {
     lock.unlock();
     if (credit > 0) grant_(credit);
     lock.lock();
-    changed_.wait(lock, [&] { return complete() || stopped_; });
+    block(lock, changed_, [&] { return complete() || stopped_; });
     --blocked_;
   }
   if (stopped_) return Status(StatusKind::kCancelled, "the session ends");
