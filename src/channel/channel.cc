@@ -23,6 +23,14 @@ Status Channel::attach(std::unique_ptr<Link> link, FrameNumber peer_received) {
 
 FrameNumber Channel::received() const { return impl_->received(); }
 
+void Channel::watch_peer() {
+  if (!impl_->in_child()) {
+    impl_->loop().post([impl = impl_] { impl->watch_peer(); });
+  }
+}
+
+TimePoint Channel::heard_at() const { return impl_->heard_at(); }
+
 Status Channel::send(Lane lane, wire::FrameKind kind, Buffer payload, const std::function<bool()>& interrupted) {
   if (impl_->in_child()) return Status(StatusKind::kLost, "this is a forked child");
   return impl_->send(lane, kind, std::move(payload), interrupted);
@@ -42,9 +50,9 @@ void Channel::give_back(Buffer buffer) {
   if (!impl_->in_child()) impl_->pool().give(std::move(buffer));
 }
 
-void Channel::close(std::chrono::milliseconds timeout) {
+void Channel::close(std::chrono::milliseconds timeout, Status why) {
   if (impl_->in_child()) return;
-  impl_->loop().post([impl = impl_, timeout] { impl->close(timeout); });
+  impl_->loop().post([impl = impl_, timeout, why = std::move(why)] { impl->close(timeout, why); });
 }
 
 void Channel::abort(Status why) {

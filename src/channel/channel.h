@@ -28,6 +28,8 @@ namespace waldo::channel {
 
 using wire::Lane;
 
+inline constexpr const char* silent_peer_text = "the other side is silent";  // why watch_peer() drops a link
+
 class Handler {
  public:
   virtual ~Handler() = default;
@@ -41,6 +43,11 @@ class Handler {
   virtual void collect(std::vector<Buffer>&) {}
   // The link died. The channel keeps its state and waits for attach(), which may be called from here.
   virtual void on_link_lost(const Status& why) = 0;
+  // With watch_peer(), on the loop, once a second while there is a link. Does the session stand still for something of
+  // the peer's? Then a silent one is found within 5 s, not 45.
+  virtual bool waits_for_peer() { return false; }
+  // … and nothing was heard for so long, though something is outstanding. The link is not given up yet.
+  virtual void on_silence(Duration) {}
   // Nothing will be delivered or accepted any more. Once; the last callback. Ok: close() of this or the other side ran
   // its course. Else: what the peer or we did wrong, what its goodbye said, or what abort() was given.
   virtual void on_closed(const Status& why) = 0;
@@ -51,6 +58,7 @@ struct ChannelCounters {  // exact; whole channel, both lanes, protocol overhead
   uint64_t bytes_sent = 0, bytes_received = 0;  // as written to and read from links, headers and acks included
   uint64_t acks_sent = 0, acks_received = 0;    // also in frames_…
   uint64_t frames_replayed = 0, links = 0;
+  uint64_t replay_bytes = 0;  // sent and not acknowledged, now
 };
 
 class Channel {
@@ -64,6 +72,11 @@ class Channel {
   // kInvalid when the peer claims frames we never sent; kLost after the end. Not from on_frame().
   Status attach(std::unique_ptr<Link> link, FrameNumber peer_received);
   FrameNumber received() const;  // last frame delivered; goes into HELLO or WELCOME of the next link
+  // From now on a link whose other end is silent is dropped (on_link_lost): within 5 s when something is outstanding,
+  // else within 45 s. Without it only a link that breaks is lost, which is right where the other end is a process of
+  // this machine. Both ends need not agree.
+  void watch_peer();
+  TimePoint heard_at() const;  // when the last byte came, or the last link
 
   // Queues one frame. Blocks while the lane's window is full; on the loop thread it returns kOverloaded then.
   // kLost after the end. `interrupted`, when given, is asked when it begins to block and every 50 ms from then
@@ -80,9 +93,9 @@ class Channel {
   Buffer take_buffer(size_t bytes);
   void give_back(Buffer buffer);
 
-  // Returns at once. What is queued or in outboxes is sent, then GOODBYE; on_closed() when the peer has it, or after
-  // `timeout`, or at once without a link. Safe to repeat.
-  void close(std::chrono::milliseconds timeout);
+  // Returns at once. What is queued or in outboxes is sent, then GOODBYE with `why`; on_closed() when the peer has it,
+  // or after `timeout`, or at once without a link. Safe to repeat.
+  void close(std::chrono::milliseconds timeout, Status why = Status());
   // The end, now, without a word to the peer. `why` (not ok) goes to on_closed(), blocked senders and later ones.
   void abort(Status why);
   ChannelCounters counters() const;

@@ -16,12 +16,24 @@ constexpr std::chrono::microseconds kQuietAfter(2000);
 // A link that cannot be written any more is read for so long at most: what has come may be the reason, or the goodbye.
 constexpr std::chrono::milliseconds kReadAfterBroken(500);
 
+// A peer that is silent. Whoever receives says something once a second, so a slow link is not taken for a dead one.
+constexpr std::chrono::seconds kHeartbeatEvery(1);
+constexpr std::chrono::seconds kPingAfter(1), kPingAfterIdle(15);  // without a byte from it
+constexpr std::chrono::milliseconds kAnswerMax(2900);  // … and then: 1 s + 1 s of heartbeat + this stay below 5 s
+constexpr std::chrono::seconds kSilenceShown(2);
+
 constexpr Lane kLanes[] = {Lane::kRecords, Lane::kBulk};
 
 }  // namespace
 
 Channel::Impl::Impl(Loop& loop, Handler& handler)
-    : loop_(loop), handler_(handler), core_(*this, pool_), alarm_(loop), close_alarm_(loop), broken_alarm_(loop) {}
+    : loop_(loop),
+      handler_(handler),
+      core_(*this, pool_),
+      alarm_(loop),
+      close_alarm_(loop),
+      broken_alarm_(loop),
+      heartbeat_alarm_(loop) {}
 
 // --- any thread ------------------------------------------------------------------------------------------------------
 
@@ -82,6 +94,7 @@ ChannelCounters Channel::Impl::counters() const {
   result.acks_received = counters_.acks_received.load();
   result.frames_replayed = counters_.frames_replayed.load();
   result.links = counters_.links.load();
+  result.replay_bytes = counters_.replay_bytes.load();
   return result;
 }
 
@@ -89,6 +102,7 @@ void Channel::Impl::publish() {
   const auto& counters = core_.counters();
   counters_.frames_sent.store(counters.frames_sent, std::memory_order_relaxed);
   counters_.frames_received.store(counters.frames_received, std::memory_order_relaxed);
+  counters_.replay_bytes.store(core_.log().bytes(), std::memory_order_relaxed);
   counters_.acks_sent.store(counters.acks_sent, std::memory_order_relaxed);
   counters_.acks_received.store(counters.acks_received, std::memory_order_relaxed);
   counters_.frames_replayed.store(counters.frames_replayed, std::memory_order_relaxed);
@@ -121,7 +135,7 @@ void Channel::Impl::pump() {
   // While a write is under way records gather in their outboxes: the next write takes them all as one frame.
   if (!writing_) collect();
   if (ended_) return;
-  if (closing_ && outboxes_empty_) core_.goodbye({});
+  if (closing_ && outboxes_empty_) core_.goodbye(goodbye_);
   if (core_.ack_urgent()) core_.acknowledge();
   start_write();
   start_read();
@@ -222,6 +236,9 @@ Status Channel::Impl::attach(std::unique_ptr<Link> link, FrameNumber peer_receiv
     reading_ = writing_ = broken_ = false;
     broken_alarm_.cancel();
     counters_.links.fetch_add(1);
+    heard_at_.store(loop_.now().time_since_epoch().count());
+    pinged_at_.reset();
+    arm_heartbeat();
     link_->start(loop_);
     active_ = true;
   });
@@ -241,17 +258,22 @@ void Channel::Impl::on_written(const Status& status, size_t bytes) {
   }
   counters_.bytes_sent.fetch_add(bytes, std::memory_order_relaxed);
   core_.wrote(bytes);
-  active_ = true;
+  active_ = said_ = true;
 }
 
 void Channel::Impl::on_read(const Status& status, size_t bytes) {
   reading_ = false;
   if (!status.ok()) return lose_link(status);
   counters_.bytes_received.fetch_add(bytes, std::memory_order_relaxed);
-  active_ = true;
+  heard_at_.store(loop_.now().time_since_epoch().count(), std::memory_order_relaxed);
+  const uint64_t pings_before = core_.counters().pings_received;
+  active_ = heard_ = true;
   in_core_ = true;
   const Status malformed = core_.got(bytes);
   in_core_ = false;
+  // A peer that only asks may not hear us.
+  const uint64_t pings = core_.counters().pings_received - pings_before;
+  if (bytes != pings * wire::frame_header_bytes) pinged_at_.reset();
   publish();
   if (ended_) return;
   if (const auto& goodbye = core_.peer_goodbye()) {
@@ -275,10 +297,46 @@ void Channel::Impl::on_frame(FrameKind kind, Lane lane, Buffer payload) {
 
 void Channel::Impl::on_credit(Lane lane, uint64_t consumed) { gate_.set_consumed(lane, consumed); }
 
+void Channel::Impl::watch_peer() {
+  watching_ = true;
+  arm_heartbeat();
+}
+
+void Channel::Impl::arm_heartbeat() {
+  if (!watching_ || ended_ || link_ == nullptr) return;
+  heartbeat_at_ = loop_.now();
+  heartbeat_alarm_.arm(heartbeat_at_ + kHeartbeatEvery, [this] {
+    const auto self = shared_from_this();  // a callback may destroy the Channel
+    turn([this] { heartbeat(); });
+  });
+}
+
+void Channel::Impl::heartbeat() {
+  if (ended_ || link_ == nullptr) return;
+  const TimePoint now = loop_.now();
+  const Duration silence = now - heard_at();
+  // We stood still ourselves (stopped, or a machine that was busy): what the peer said meanwhile is not read yet.
+  if (now - heartbeat_at_ > 2 * kHeartbeatEvery) pinged_at_.reset();
+  const bool outstanding = core_.unacknowledged() || handler_.waits_for_peer();
+  if (ended_) return;
+  if (pinged_at_ && now - *pinged_at_ >= kAnswerMax) {
+    return lose_link(Status(StatusKind::kDisconnected, silent_peer_text));
+  }
+  if (!pinged_at_ && silence >= (outstanding ? kPingAfter : kPingAfterIdle)) {
+    pinged_at_ = now;
+    core_.ping();
+  }
+  if (pinged_at_ && outstanding && silence >= kSilenceShown) handler_.on_silence(silence);
+  if (heard_ && !said_) core_.acknowledge();
+  heard_ = said_ = false;
+  arm_heartbeat();
+}
+
 void Channel::Impl::lose_link(const Status& why) {
   link_.reset();
-  reading_ = writing_ = broken_ = false;
+  heartbeat_alarm_.cancel();
   broken_alarm_.cancel();
+  reading_ = writing_ = broken_ = false;
   const bool said = core_.goodbye_written();
   core_.detach();
   if (closing_) return end(said ? Status() : why);
@@ -288,10 +346,11 @@ void Channel::Impl::lose_link(const Status& why) {
 // --- the end
 // -----------------------------------------------------------------------------------------------------------
 
-void Channel::Impl::close(std::chrono::milliseconds timeout) {
+void Channel::Impl::close(std::chrono::milliseconds timeout, const Status& why) {
   turn([&] {
     if (ended_ || closing_) return;
     closing_ = true;
+    goodbye_ = {why.kind(), why.text()};
     gate_.close(Status(StatusKind::kLost, "the channel is closed"));
     if (link_ == nullptr) return end(Status(StatusKind::kDisconnected, "closed without a link"));
     close_alarm_.arm(loop_.now() + timeout, [this] {
@@ -319,6 +378,7 @@ void Channel::Impl::end(const Status& why) {
   alarm_.cancel();
   close_alarm_.cancel();
   broken_alarm_.cancel();
+  heartbeat_alarm_.cancel();
   publish();
   if (!dropped_) handler_.on_closed(why);
 }

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/os/fork.h"
@@ -28,6 +29,7 @@ class Channel::Impl final : public ChannelCore::Events, public std::enable_share
   void kick(Kick kick);
   void consumed(Lane lane, uint64_t bytes);
   FrameNumber received() const { return FrameNumber{received_.load()}; }
+  TimePoint heard_at() const { return TimePoint(Duration(heard_at_.load())); }
   ChannelCounters counters() const;
   BufferPool& pool() { return pool_; }
   Loop& loop() { return loop_; }
@@ -35,7 +37,8 @@ class Channel::Impl final : public ChannelCore::Events, public std::enable_share
 
   // Loop thread.
   Status attach(std::unique_ptr<Link> link, FrameNumber peer_received);
-  void close(std::chrono::milliseconds timeout);
+  void watch_peer();
+  void close(std::chrono::milliseconds timeout, const Status& why);
   void abort(Status why);
   void drop();  // the Channel is being destroyed: no callback from now on
 
@@ -70,6 +73,8 @@ class Channel::Impl final : public ChannelCore::Events, public std::enable_share
   void on_bytes(size_t bytes);
   State settle();
   void arm(TimePoint when);  // at the latest; one that is set for earlier stays, because setting costs a system call
+  void arm_heartbeat();
+  void heartbeat();
   void lose_link(const Status& why);
   void end(const Status& why);
   void publish();
@@ -84,26 +89,31 @@ class Channel::Impl final : public ChannelCore::Events, public std::enable_share
   SendGate gate_;
   std::atomic<uint32_t> state_{kAsleep};
   std::atomic<uint64_t> received_{0};
+  std::atomic<Duration::rep> heard_at_{0};
   std::array<std::atomic<uint64_t>, wire::lane_count> consumed_{};       // by our session, in all
   std::array<std::atomic<uint64_t>, wire::lane_count> consumed_told_{};  // about what the last ACK said
   struct {
     std::atomic<uint64_t> frames_sent{0}, frames_received{0}, bytes_sent{0}, bytes_received{0}, acks_sent{0},
-        acks_received{0}, frames_replayed{0}, links{0};
+        acks_received{0}, frames_replayed{0}, links{0}, replay_bytes{0};
   } counters_;
 
   // Loop.
   ChannelCore core_;
   std::unique_ptr<Link> link_;
   bool reading_ = false, writing_ = false;
-  bool broken_ = false;  // the link cannot be written any more, but may still have something to read
+  bool broken_ = false;    // the link cannot be written any more, but may still have something to read
+  wire::Goodbye goodbye_;  // when closing
   bool in_turn_ = false, in_core_ = false;
   bool closing_ = false, outboxes_empty_ = false, ended_ = false, dropped_ = false;
   std::array<uint64_t, wire::lane_count> consumed_taken_{};
   std::vector<Buffer> batch_;
   std::vector<SendGate::Item> items_;
   TimePoint active_at_, collected_at_;
-  bool active_ = false, collected_ = false;  // in this turn
-  Timer alarm_, close_alarm_, broken_alarm_;
+  bool active_ = false, collected_ = false;               // in this turn
+  bool watching_ = false, heard_ = false, said_ = false;  // heard and said since the last heartbeat
+  std::optional<TimePoint> pinged_at_;                    // and nothing was heard since
+  TimePoint heartbeat_at_;
+  Timer alarm_, close_alarm_, broken_alarm_, heartbeat_alarm_;
   TimePoint alarm_at_;
 };
 

@@ -87,6 +87,12 @@ void ChannelCore::fill_segments() {
     ++counters_.frames_sent;
     ++counters_.acks_sent;
   }
+  if (ping_wanted_) {
+    ping_wanted_ = false;
+    ping_frame_ = wire::encode_frame(FrameKind::kPing, Lane::kRecords, FrameNumber{}, wire::encode(wire::Ping{}));
+    segments_.emplace_back(ping_frame_);
+    ++counters_.frames_sent;
+  }
   while (bytes < kWriteBytes && segments_.size() + 2 <= kWriteSegmentsMax) {
     if (next_to_write_ > log_.last() && !number_next()) return;
     const SentFrame& frame = log_.at(next_to_write_);
@@ -223,6 +229,7 @@ Status ChannelCore::take_frame(const wire::FrameHeader& header, std::span<const 
   }
   if (header.kind == FrameKind::kPing) {
     acknowledge();
+    ++counters_.pings_received;
     return wire::decode_ping(payload).status();
   }
   if (!wire::is_numbered(header.kind)) {

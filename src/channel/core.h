@@ -67,16 +67,18 @@ class ChannelCore {
   // --- acknowledgements
   // ------------------------------------------------------------------------------------------------
   void consumed(Lane lane, uint64_t bytes);
-  bool ack_due() const;     // there is something to acknowledge
-  bool ack_urgent() const;  // the peer could be held up, or its replay log grow long: now
-  void acknowledge();       // the next to_write() begins with an ACK
+  bool ack_due() const;                 // there is something to acknowledge
+  bool ack_urgent() const;              // the peer could be held up, or its replay log grow long: now
+  void acknowledge();                   // the next to_write() begins with an ACK
+  void ping() { ping_wanted_ = true; }  // … or with a PING, which the peer acknowledges
+  bool unacknowledged() const { return written_before_ > peer_has_; }  // sent, and the peer has not said it has it
 
   FrameNumber received() const { return received_; }
   const ReplayLog& log() const { return log_; }
 
   struct Counters {
     uint64_t frames_sent = 0, frames_received = 0;
-    uint64_t acks_sent = 0, acks_received = 0, frames_replayed = 0;
+    uint64_t acks_sent = 0, acks_received = 0, frames_replayed = 0, pings_received = 0;
   };
   const Counters& counters() const { return counters_; }
 
@@ -117,8 +119,8 @@ class ChannelCore {
   FrameNumber peer_has_;          // as its ACKs say; log_ may still hold some of these while they are being written
   std::vector<std::span<const std::byte>> segments_;
   size_t segments_done_ = 0;
-  bool ack_wanted_ = false;
-  Buffer ack_frame_;
+  bool ack_wanted_ = false, ping_wanted_ = false;
+  Buffer ack_frame_, ping_frame_;
   std::optional<Buffer> goodbye_;  // waits for its number
   FrameNumber goodbye_number_;     // 0: has none
 

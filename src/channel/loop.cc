@@ -12,6 +12,7 @@
 #include <mutex>
 #include <thread>
 
+#include "base/blocking.h"
 #include "base/check.h"
 
 namespace waldo::channel {
@@ -38,10 +39,10 @@ struct Loop::Impl {
     });
   }
 
-  size_t run_due() {
+  size_t run_due(size_t at_most = SIZE_MAX) {
     size_t ran = 0;
     const TimePoint now = loop.now();
-    while (!timers.empty() && timers.begin()->first <= now) {
+    while (ran < at_most && !timers.empty() && timers.begin()->first <= now) {
       Timer* timer = timers.begin()->second;
       timers.erase(timers.begin());
       timer->armed_ = false;
@@ -68,6 +69,7 @@ struct Loop::Impl {
   std::multimap<TimePoint, Timer*> timers;
   std::optional<asio::executor_work_guard<asio::io_context::executor_type>> work;
   std::thread thread;
+  const std::thread::id maker = std::this_thread::get_id();
   std::mutex stop_mutex;
   bool stopped = false;  // stop_mutex
 };
@@ -131,12 +133,12 @@ bool Loop::run_there(const std::function<void()>& task) {
     });
   }
   std::unique_lock lock(meet->mutex);
-  meet->changed.wait(lock, [&] { return meet->state != Rendezvous::kWaiting; });
+  block(lock, meet->changed, [&] { return meet->state != Rendezvous::kWaiting; });
   return meet->state == Rendezvous::kRan;
 }
 
 bool Loop::on_loop_thread() const {
-  return mode_ == Mode::kManual || std::this_thread::get_id() == impl_->thread.get_id();
+  return std::this_thread::get_id() == (mode_ == Mode::kManual ? impl_->maker : impl_->thread.get_id());
 }
 
 void Loop::stop() {
@@ -150,15 +152,16 @@ void Loop::stop() {
   impl_->thread.join();
 }
 
-size_t Loop::run_ready() {
+size_t Loop::run_ready(size_t at_most) {
   WALDO_CHECK(mode_ == Mode::kManual);
   size_t ran = 0;
-  while (true) {
+  while (ran < at_most) {
     impl_->io.restart();
-    const size_t now_ran = impl_->io.poll() + impl_->run_due();
+    const size_t now_ran = impl_->io.poll_one() + impl_->run_due(at_most - ran);
     if (now_ran == 0) return ran;
     ran += now_ran;
   }
+  return ran;
 }
 
 std::optional<TimePoint> Loop::next_timer() const {

@@ -7,6 +7,7 @@
 // Manual mode: no thread. The test is the loop: run_ready(), and a clock that it moves.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -33,14 +34,14 @@ class Loop {
   void post(std::function<void()> task);
   // As post(), and returns when it has run. On the loop thread: runs it here and now. False: not run (stopped, child).
   bool run_there(const std::function<void()>& task);
-  bool on_loop_thread() const;  // in manual mode: always
+  bool on_loop_thread() const;  // in manual mode: on the thread that made it, which is the one that runs it
   TimePoint now() const { return clock_.now(); }
 
   // Ends the thread after the task that runs now, and waits for that. Not from the loop thread. Safe to repeat.
   void stop();
 
-  // Manual mode: runs what was posted and timers that are due, until there is nothing. How many ran.
-  size_t run_ready();
+  // Manual mode: runs what was posted and timers that are due, until there is nothing, or so many. How many ran.
+  size_t run_ready(size_t at_most = SIZE_MAX);
   std::optional<TimePoint> next_timer() const;
 
   asio::io_context& context();  // for links
