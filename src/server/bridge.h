@@ -7,6 +7,7 @@
 namespace waldo::server {
 
 // Until either side ends; the exit code. Errors go to stderr, as one line the other end shows.
-int run_bridge(const std::string& package_dir);
+// `resumes`: the link is for a session that there is, so no worker needs to get ready.
+int run_bridge(const std::string& package_dir, bool resumes = false);
 
 }  // namespace waldo::server

@@ -16,6 +16,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
+#include "base/os/entropy.h"
 #include "base/os/process.h"
 #include "base/os/socket.h"
 #include "channel/handshake.h"
@@ -38,10 +39,15 @@ constexpr auto kWorkersEndMax = 2s;
 
 os::Deadline soon() { return std::chrono::steady_clock::now() + 5s; }
 
+// Workers of a daemon that is gone find the next one within this time; until then an unknown session may be theirs.
+constexpr auto kAdoptionMax = 2s;
+
 struct Worker {
   pid_t pid = -1;
+  bool adopted = false;  // not our child
   os::UniqueFd control;
-  SessionId session;  // 0: a spare
+  SessionId session;      // 0: a spare
+  wire::Secret secret{};  // of an adopted one: not known here
   std::time_t since = 0;
   nlohmann::json client;  // HELLO's info
 };
@@ -61,6 +67,11 @@ class Daemon {
   void run() {
     loop_.watch(listener_.get(), POLLIN, [this](short) { on_connection(); });
     loop_.watch(signals_.fd(), POLLIN, [this](short) { on_signals(); });
+    young_ = true;
+    loop_.after(kAdoptionMax, [this] {
+      young_ = false;
+      for (auto& arrival : std::exchange(early_, {})) take_link(std::move(arrival));
+    });
     note_activity();
     loop_.run();
     end();
@@ -127,12 +138,22 @@ class Daemon {
       log_warning("daemon: {}", hello.status().text());
       return;
     }
+    take_link(std::move(arrival));
+    note_activity();
+  }
+
+  void take_link(Arrival arrival) {
+    const auto hello = channel::parse_hello(arrival.hello_frame);  // parsed before
     if (Status version = channel::check_version(*hello); !version.ok()) {
       return refuse(arrival, version.kind(), 5, version.text());
     }
-    Worker* worker = hello->session.raw == 0 ? new_session(*hello) : find_session(hello->session);
+    const bool is_new = hello->session.raw == 0;
+    Worker* worker = is_new ? new_session(*hello) : find_session(hello->session);
+    if (worker == nullptr && !is_new && young_) {
+      early_.push_back(std::move(arrival));
+      return;
+    }
     if (worker == nullptr) {
-      const bool is_new = hello->session.raw == 0;
       return refuse(arrival, is_new ? StatusKind::kInternal : StatusKind::kLost, is_new ? 1 : 9,
                     is_new ? "no worker can be started; see " + dir_ + "/daemon.log"
                            : "the session is gone, and its tensors with it");
@@ -141,7 +162,6 @@ class Daemon {
     if (Status handed = hand_over(worker->control.get(), arrival); !handed.ok()) {
       log_warning("daemon: hand a link to worker {}: {}", worker->pid, handed.text());
     }
-    note_activity();
   }
 
   void refuse(const Arrival& arrival, StatusKind kind, int exit_code, const std::string& text) {
@@ -159,11 +179,16 @@ class Daemon {
     return nullptr;
   }
 
+  // A client whose first link broke before WELCOME says the same HELLO again: it gets the worker it had.
   Worker* new_session(const wire::Hello& hello) {
+    for (auto& [pid, worker] : workers_) {
+      if (worker.session.raw != 0 && !worker.adopted && worker.secret == hello.secret) return &worker;
+    }
     Worker* worker = find_session(SessionId{0});  // the spare
     if (worker == nullptr) worker = start_worker();
     if (worker == nullptr) return nullptr;
-    worker->session = SessionId{next_session_++};
+    os::fill_random(std::as_writable_bytes(std::span(&worker->session.raw, 1)));  // no number of an earlier daemon's
+    worker->secret = hello.secret;
     worker->since = std::time(nullptr);
     worker->client = nlohmann::json::parse(hello.info_json, nullptr, /*allow_exceptions=*/false);
     return worker;
@@ -188,6 +213,28 @@ class Daemon {
     return &worker;
   }
 
+  // The connection becomes the worker's; its end is the worker's end.
+  void adopt(int fd, const nlohmann::json& request) {
+    auto peer = os::peer_credentials(fd);
+    const bool shaped = request.contains("session") && request["session"].is_number_unsigned();
+    if (!peer.ok() || peer->pid <= 0 || !shaped || workers_.contains(peer->pid)) return dismiss(fd);
+    Worker& worker = workers_[peer->pid];
+    worker.pid = peer->pid;
+    worker.adopted = true;
+    worker.session = SessionId{request["session"].get<uint64_t>()};
+    worker.since = std::time(nullptr);
+    if (request.contains("client")) worker.client = request["client"];
+    worker.control = std::move(visitors_[fd].fd);
+    visitors_.erase(fd);
+    loop_.watch(fd, POLLIN, [this, fd, pid = worker.pid](short) {
+      loop_.unwatch(fd);
+      workers_.erase(pid);
+      note_activity();
+    });
+    log_info("daemon: adopted worker {}", peer->pid);
+    for (auto& arrival : std::exchange(early_, {})) take_link(std::move(arrival));
+  }
+
   void on_request(int fd) {
     const auto request = nlohmann::json::parse(as_text(visitors_[fd].bytes), nullptr, /*allow_exceptions=*/false);
     std::string want;
@@ -199,7 +246,10 @@ class Daemon {
     } else if (want == "prestart") {
       if (find_session(SessionId{0}) == nullptr && start_worker() != nullptr) expire_spare();
       answer(fd, R"({"ok": true})");
+    } else if (want == "adopt") {
+      return adopt(fd, request);
     } else if (want == "down") {
+      ends_workers_ = true;
       answer(fd, Json({{"ok", true}, {"sessions", session_count()}}).dump());
       visitors_[fd].waits_for_end = true;
       loop_.unwatch(fd);
@@ -283,11 +333,15 @@ class Daemon {
     idle_timer_ = loop_.after(std::chrono::milliseconds(options_.idle), [this] { loop_.stop(); });
   }
 
-  // In order: nobody can join any more; the workers end; only then are those told who asked us to.
+  // In order: nobody can join any more; the workers end, if they are to; only then are those told who asked us to.
   void end() {
     ::unlink(daemon_socket_path(dir_).c_str());
     loop_.unwatch(listener_.get());
     listener_.reset();
+    if (!ends_workers_) {
+      if (Worker* spare = find_session(SessionId{0})) ::kill(spare->pid, SIGTERM);
+      return;
+    }
     for (const auto& [pid, worker] : workers_) ::kill(pid, SIGTERM);
     const auto timer = loop_.after(kWorkersEndMax, [this] {
       for (const auto& [pid, worker] : workers_) ::kill(pid, SIGKILL);
@@ -304,7 +358,8 @@ class Daemon {
   SignalPipe signals_{{SIGCHLD, SIGTERM, SIGINT}};
   std::map<int, Visitor> visitors_;
   std::map<pid_t, Worker> workers_;
-  uint64_t next_session_ = 1;
+  std::vector<Arrival> early_;  // for sessions that may be adopted yet
+  bool young_ = false, ends_workers_ = false;
   PollLoop::TimerId idle_timer_ = 0, spare_timer_ = 0;
 };
 

@@ -9,10 +9,12 @@
 //                          "client_pid", "gpus", "since", "rss_bytes"}]}
 //   {"want": "prestart"}  {"ok": true}; a spare worker loads its libraries while the client's program still starts
 //   {"want": "down"}      {"ok": true, "sessions": n}; ends the workers, then itself
+//   {"want": "adopt", "session", "client"}   no answer: a worker whose daemon is gone; from here on this connection is
+//                          what links are handed over on
 //   anything else         {"ok": false, "text"}
 //
 // Only processes of the same user are answered (the kernel says who they are). It ends by itself when it had no session
-// and no connection for `idle`; SIGTERM and SIGINT end the workers and remove the socket.
+// and no connection for `idle`. SIGTERM and SIGINT end it alone: sessions go on and the next daemon adopts them.
 #pragma once
 
 #include <chrono>

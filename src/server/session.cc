@@ -29,6 +29,8 @@ Result<std::unique_ptr<Session>> Session::make(channel::Loop& loop, Backend& bac
 
 Session::Session(channel::Loop& loop, size_t queue_count, FaultPlan faults, OnEnd on_end)
     : on_end_(std::move(on_end)),
+      loop_(loop),
+      grace_alarm_(loop),
       channel_(loop, *this),
       uploads_([this](uint64_t bytes) { channel_.consumed(wire::Lane::kBulk, bytes); }),
       progress_(queue_count),
@@ -42,10 +44,23 @@ Session::~Session() {
   progress_.stop();
   channel_.abort(Status(StatusKind::kLost, "the session ends"));  // releases executors that wait to send
   executors_.clear();
+  loop_.run_there([this] { grace_alarm_.cancel(); });
+}
+
+void Session::keep_for(std::chrono::seconds grace) {
+  grace_ = grace;
+  if (grace.count() > 0) channel_.watch_peer();
 }
 
 Status Session::attach(std::unique_ptr<channel::Link> link, FrameNumber peer_received) {
-  return channel_.attach(std::move(link), peer_received);
+  Status status(StatusKind::kLost, "the worker ends");
+  loop_.run_there([&] {
+    const bool was_linked = std::exchange(linked_, true);  // first: the link may be lost again while it is attached
+    grace_alarm_.cancel();
+    status = channel_.attach(std::move(link), peer_received);
+    if (!status.ok() && !was_linked) await_return();
+  });
+  return status;
 }
 
 void Session::on_frame(wire::FrameKind kind, wire::Lane lane, Buffer payload) {
@@ -72,7 +87,17 @@ void Session::on_upload_data(Buffer payload) {
 }
 
 void Session::on_link_lost(const Status& why) {
-  end(Status(StatusKind::kDisconnected, why.ok() ? "link lost" : why.text()));
+  if (grace_.count() == 0) return end(Status(StatusKind::kDisconnected, why.ok() ? "link lost" : why.text()));
+  log_info("worker: the link is lost ({}); the session is kept for {} s", why.text(), grace_.count());
+  await_return();
+}
+
+void Session::await_return() {
+  linked_ = false;
+  grace_alarm_.arm(loop_.now() + grace_, [this] {
+    end(Status(StatusKind::kDisconnected,
+               "its client did not come back within " + std::to_string(grace_.count()) + " s"));
+  });
 }
 
 void Session::on_closed(const Status& why) { end(why); }

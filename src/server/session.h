@@ -3,11 +3,13 @@
 // Owns:    the channel, the queues' executors, what waits for uploads. The backend must outlive it.
 // Threads: made, attached and destroyed on any one thread that is not the loop; the channel calls on the loop thread,
 //          executors on theirs. `on_end` is called once, on any thread, and must not destroy the session there.
-// Ends:    the client said goodbye, its link is lost (until sessions outlive links: issue "resume"), or it broke the
-//          protocol. Destroying it waits for calls that are running; a worker does not, it just exits.
+// Ends:    the client said goodbye, broke the protocol, or lost its link and did not come back within the grace. While
+//          it is away everything stays as it is; what it may make us hold is what the windows allow (docs/memory.md).
+//          Destroying it waits for calls that are running; a worker does not, it just exits.
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -22,7 +24,7 @@ namespace waldo::server {
 
 class Session final : private channel::Handler, private ExecutorHost {
  public:
-  using OnEnd = std::function<void(const Status& why)>;  // kOk: goodbye. kDisconnected: link lost. kInvalid: its fault
+  using OnEnd = std::function<void(const Status& why)>;  // kOk: goodbye. kDisconnected: lost. kInvalid: its fault
 
   // Opens a queue per device the backend has. `loop` must outlive the session.
   static Result<std::unique_ptr<Session>> make(channel::Loop& loop, Backend& backend, FaultPlan faults, OnEnd on_end);
@@ -30,6 +32,11 @@ class Session final : private channel::Handler, private ExecutorHost {
 
   // The first link, or a later one: the newest wins. `peer_received` is from its HELLO.
   Status attach(std::unique_ptr<channel::Link> link, FrameNumber peer_received);
+  // How long a lost client's session is kept, and that a silent link counts as lost. Before the first attach().
+  // Default: the session ends with its link.
+  void keep_for(std::chrono::seconds grace);
+  // Says goodbye with this reason (not ok), then `on_end`.
+  void close(const Status& why, std::chrono::milliseconds timeout) { channel_.close(timeout, why); }
   FrameNumber received() const { return channel_.received(); }  // goes into WELCOME
   size_t queue_count() const { return progress_.queue_count(); }
 
@@ -50,9 +57,14 @@ class Session final : private channel::Handler, private ExecutorHost {
   void on_records(Buffer payload);
   void on_upload_data(Buffer payload);
   void end(const Status& why);  // once; later ones are ignored
+  void await_return();
 
   const OnEnd on_end_;
   std::atomic<bool> ended_{false};
+  channel::Loop& loop_;
+  std::chrono::seconds grace_{0};
+  bool linked_ = false;         // loop
+  channel::Timer grace_alarm_;  // loop
   channel::Channel channel_;
   Uploads uploads_;
   Progress progress_;

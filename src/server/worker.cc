@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
@@ -17,7 +18,10 @@
 #include "channel/loop.h"
 #include "server/attach.h"
 #include "server/backend_loader.h"
+#include "server/doorman.h"
 #include "server/session.h"
+#include "server/state_dir.h"
+#include "wire/messages.h"
 #include "wire/version.h"
 
 namespace waldo::server {
@@ -27,6 +31,8 @@ namespace {
 using namespace std::chrono_literals;
 
 os::Deadline soon() { return std::chrono::steady_clock::now() + 5s; }
+constexpr auto kDaemonSoughtEvery = 250ms;
+constexpr auto kGoodbyeMax = 500ms;
 constexpr auto kNoDeadline = std::chrono::hours(24 * 365);
 
 // The process goes, whatever its threads do: an operator may run for minutes, and nobody is left to tell.
@@ -67,8 +73,55 @@ bool link_is_closed(int fd) {
   return got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR);
 }
 
+constexpr std::chrono::seconds kGraceDefault = 15min;
+
+// What HELLO asks for, within the limit; a worker on a bare link has nobody who would bring it another.
+std::chrono::seconds grace_of(const WorkerOptions& options, const std::string& hello_info) {
+  if (options.control_fd < 0) return 0s;
+  const auto info = nlohmann::json::parse(hello_info, nullptr, /*allow_exceptions=*/false);
+  if (!info.is_object() || !info.contains("grace_s") || !info["grace_s"].is_number_integer()) return kGraceDefault;
+  return std::chrono::seconds(std::clamp<int64_t>(info["grace_s"].get<int64_t>(), 1, limits::grace_seconds_max));
+}
+
+// Everything a link needs to be the session's: the HELLO checked, WELCOME said, the channel given it.
+class Host {
+ public:
+  Host(Session& session, SessionId id, const wire::Hello& first, std::string welcome_info)
+      : session_(session), id_(id), door_(first), welcome_info_(std::move(welcome_info)) {}
+
+  Status welcome(Guest& guest) {
+    wire::Welcome welcome;
+    welcome.link_number = guest.hello.link_number;
+    welcome.session = id_;
+    welcome.received = session_.received();
+    welcome.info_json = welcome_info_;
+    WALDO_TRY(channel::write_welcome(guest.link.get(), welcome, soon()));
+    return session_.attach(channel::make_socket_link(std::move(guest.link)), guest.hello.received);
+  }
+
+  void take_back(Guest guest) {
+    Status status = door_.admit(guest.hello);
+    if (!status.ok()) {
+      wire::Refuse refuse;
+      refuse.kind = status.kind();
+      refuse.exit_code = status.kind() == StatusKind::kUnsupported ? 5 : 9;
+      refuse.text = status.text();
+      (void)channel::write_refuse(guest.link.get(), refuse, soon());
+    } else {
+      status = welcome(guest);
+    }
+    log_info("worker: link {}: {}", guest.hello.link_number, status.ok() ? "the client is back" : status.text());
+  }
+
+ private:
+  Session& session_;
+  const SessionId id_;
+  Doorman door_;
+  const std::string welcome_info_;
+};
+
 // Greets the first client while the main thread maps the backend, and ends the process when that client goes away in
-// the meantime. Later links (resume) would arrive here too; this version refuses them.
+// the meantime. Later links arrive here too, from this daemon or the one that comes after it.
 class Greeter {
  public:
   explicit Greeter(const WorkerOptions& options) : options_(options) {
@@ -87,6 +140,8 @@ class Greeter {
     return guest_.get_future().get();
   }
 
+  void open_for(Host& host) { host_.set_value(&host); }  // the session has its first link
+
  private:
   void run() {
     auto guest = options_.control_fd >= 0 ? wait_guest(options_.control_fd) : read_guest(options_.link_fd);
@@ -96,10 +151,37 @@ class Greeter {
       }
       leave(0);
     }
-    hello_arrived_.set_value(guest->hello.info_json);
+    const SessionId session = guest->session;
+    const std::string info = guest->hello.info_json;
+    hello_arrived_.set_value(info);
     watch_until_taken(guest->link.get());
     guest_.set_value(std::move(guest.value()));
-    if (options_.control_fd >= 0) refuse_later_links();
+    if (options_.control_fd < 0) return;
+    Host& host = *host_.get_future().get();
+    for (os::UniqueFd control(options_.control_fd);; control = find_daemon(session, info)) {
+      while (true) {
+        auto later = wait_guest(control.get());
+        if (later.ok()) {
+          host.take_back(std::move(*later));
+        } else if (later.status().kind() == StatusKind::kDisconnected) {
+          break;  // the daemon is gone; the session lives on its link
+        }
+      }
+    }
+  }
+
+  // Waits for another daemon and tells it that we are here.
+  static os::UniqueFd find_daemon(SessionId session, const std::string& info) {
+    const auto client = nlohmann::json::parse(info, nullptr, /*allow_exceptions=*/false);
+    const nlohmann::json offer = {{"want", "adopt"}, {"session", session.raw}, {"client", client}};
+    for (;; std::this_thread::sleep_for(kDaemonSoughtEvery)) {
+      auto dir = make_daemon_dir();
+      if (!dir.ok()) continue;
+      auto daemon = os::connect_unix(daemon_socket_path(*dir));
+      if (!daemon.ok()) continue;
+      const std::string line = offer.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+      if (os::write_all(daemon->get(), as_bytes(line), soon()).ok()) return std::move(*daemon);
+    }
   }
 
   void watch_until_taken(int link) {
@@ -113,22 +195,11 @@ class Greeter {
     }
   }
 
-  void refuse_later_links() {
-    for (;;) {
-      auto guest = wait_guest(options_.control_fd);
-      if (!guest.ok()) return;  // the daemon is gone; the session lives on its link
-      wire::Refuse refuse;
-      refuse.kind = StatusKind::kLost;
-      refuse.exit_code = 9;
-      refuse.text = "this session cannot be resumed: its first link is the only one in this version";
-      (void)channel::write_refuse(guest->link.get(), refuse, soon());
-    }
-  }
-
   const WorkerOptions& options_;
   os::UniqueFd wake_read_, wake_write_;
   std::promise<std::string> hello_arrived_;
   std::promise<Guest> guest_;
+  std::promise<Host*> host_;
   std::thread thread_;
 };
 
@@ -139,7 +210,7 @@ int gpus_of(const std::string& hello_info, int otherwise) {
   return gpus > 0 ? gpus : otherwise;
 }
 
-std::string welcome_info(Backend& backend) {
+std::string welcome_info(Backend& backend, std::chrono::seconds grace) {
   auto info = nlohmann::json::parse(backend.info_json(), nullptr, /*allow_exceptions=*/false);
   if (!info.is_object()) info = nlohmann::json::object();
   char host[256] = {};
@@ -147,6 +218,7 @@ std::string welcome_info(Backend& backend) {
   info["waldo_version"] = WALDO_VERSION;
   info["host"] = host;
   info["pid"] = ::getpid();
+  if (grace.count() > 0) info["grace_s"] = grace.count();
   return info.dump();
 }
 
@@ -158,6 +230,21 @@ std::string welcome_info(Backend& backend) {
   refuse.text = text;
   (void)channel::write_refuse(guest.link.get(), refuse, soon());
   leave(1);
+}
+
+// SIGTERM: the client hears why, so that it does not try to come back. Whatever the executors do.
+void say_goodbye_when_told(Session& session) {
+  static os::FdPair told = std::move(os::make_pipe().value());
+  struct sigaction action {};
+  action.sa_handler = [](int) { [[maybe_unused]] const ssize_t put = ::write(told.second.get(), "+", 1); };
+  ::sigaction(SIGTERM, &action, nullptr);
+  std::thread([&session] {
+    char byte;
+    while (::read(told.first.get(), &byte, 1) != 1) continue;
+    session.close(Status(StatusKind::kLost, "it was told to end"), kGoodbyeMax);
+    std::this_thread::sleep_for(kGoodbyeMax * 2);
+    leave(0);
+  }).detach();
 }
 
 void report_end(const Status& why) {
@@ -200,18 +287,15 @@ int run_worker(const WorkerOptions& options) {
   if (!session.ok())
     refuse_and_leave(guest, StatusKind::kInternal, 1, "the worker cannot start: " + session.status().text());
 
-  wire::Welcome welcome;
-  welcome.link_number = guest.hello.link_number;
-  welcome.session = guest.session;
-  welcome.received = (*session)->received();
-  welcome.info_json = welcome_info(**backend);
-  if (!channel::write_welcome(guest.link.get(), welcome, soon()).ok()) leave(0);
-  const FrameNumber peer_received = guest.hello.received;
-  Status attached = (*session)->attach(channel::make_socket_link(std::move(guest.link)), peer_received);
-  if (!attached.ok()) {
+  const auto grace = grace_of(options, guest.hello.info_json);
+  (*session)->keep_for(grace);
+  say_goodbye_when_told(**session);
+  auto& host = *new Host(**session, guest.session, guest.hello, welcome_info(**backend, grace));
+  if (Status attached = host.welcome(guest); !attached.ok()) {
     log_warning("worker: {}", attached.text());
-    leave(1);
+    leave(attached.kind() == StatusKind::kDisconnected ? 0 : 1);
   }
+  greeter.open_for(host);
   const Status why = ended.get_future().get();
   report_end(why);
   leave(why.ok() || why.kind() == StatusKind::kDisconnected ? 0 : 1);
