@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <fstream>
@@ -17,10 +18,14 @@ namespace waldo::client {
 namespace {
 
 using std::chrono::steady_clock;
+using wire::Hello;
 
 constexpr std::chrono::milliseconds kAskEvery{50};
-constexpr std::chrono::seconds kAnswerWaitMax{120};  // a worker loads its libraries from a cold network disk first
-constexpr std::chrono::seconds kRestWaitMax{20};     // from the first byte of the answer to its last
+constexpr std::chrono::seconds kAnswerWaitMax{120};     // a worker loads its libraries from a cold network disk first
+constexpr std::chrono::seconds kAnswerWaitAgainMax{8};  // … but when it has our session
+constexpr std::chrono::seconds kRestWaitMax{20};        // from the first byte of the answer to its last
+
+bool is_new(const Hello& hello) { return hello.session.raw == 0; }
 
 Status with_exit_code(StatusKind kind, std::string text, int exit_code) {
   StatusDetail detail;
@@ -29,25 +34,26 @@ Status with_exit_code(StatusKind kind, std::string text, int exit_code) {
 }
 
 Status gone(const std::string& target, const std::string& why) {
-  return with_exit_code(StatusKind::kLost, fmt::format("the worker of `{}` ended before it answered ({})", target, why),
-                        3);
+  return with_exit_code(StatusKind::kDisconnected,
+                        fmt::format("the worker of `{}` ended before it answered ({})", target, why), 3);
 }
 
-Status wait_readable(int fd, const std::string& target, const std::function<bool()>& interrupted) {
-  const auto deadline = steady_clock::now() + kAnswerWaitMax;
+Status wait_readable(int fd, const Hello& hello, const std::string& target, const std::function<bool()>& interrupted) {
+  const auto wait_max = is_new(hello) ? kAnswerWaitMax : kAnswerWaitAgainMax;
+  const auto deadline = steady_clock::now() + wait_max;
   while (true) {
     pollfd wanted{fd, POLLIN, 0};
     const int ready = ::poll(&wanted, 1, static_cast<int>(kAskEvery.count()));
     if (ready > 0) return {};
     if (ready < 0 && errno != EINTR) return gone(target, os::error_text(errno));
     if (interrupted && interrupted()) return Status(StatusKind::kCancelled, "interrupted while connecting");
-    if (steady_clock::now() > deadline) return gone(target, fmt::format("no answer in {} s", kAnswerWaitMax.count()));
+    if (steady_clock::now() > deadline) return gone(target, fmt::format("no answer in {} s", wait_max.count()));
   }
 }
 
 // One frame that is not numbered, as handshakes have them.
-Result<std::pair<wire::FrameKind, Buffer>> read_frame(int fd, const std::string& target) {
-  const auto deadline = steady_clock::now() + kRestWaitMax;
+Result<std::pair<wire::FrameKind, Buffer>> read_frame(int fd, const Hello& hello, const std::string& target) {
+  const auto deadline = steady_clock::now() + (is_new(hello) ? kRestWaitMax : kAnswerWaitAgainMax);
   wire::FrameHeaderBytes header_bytes;
   if (Status status = os::read_exactly(fd, header_bytes, deadline); !status.ok()) return gone(target, status.text());
   const auto header = wire::decode_header(header_bytes);
@@ -76,8 +82,8 @@ Result<Greeting> greet(int fd, const wire::Hello& hello, const std::string& targ
       wire::encode_frame(wire::FrameKind::kHello, wire::Lane::kRecords, FrameNumber{0}, wire::encode(hello));
   // Should this fail: somebody who hung up at once may have said why before.
   (void)os::write_all(fd, frame, steady_clock::now() + kRestWaitMax);
-  WALDO_TRY(wait_readable(fd, target, interrupted));
-  auto answer = read_frame(fd, target);
+  WALDO_TRY(wait_readable(fd, hello, target, interrupted));
+  auto answer = read_frame(fd, hello, target);
   if (!answer.ok()) return answer.status();
   const auto& [kind, payload] = *answer;
   if (kind == wire::FrameKind::kRefuse) {
@@ -112,7 +118,16 @@ std::string hello_info(const Options& options) {
                                  {"pid", ::getpid()},
                                  {"program", program_name()}};
   if (options.gpus > 0) info["gpus"] = options.gpus;
+  if (const char* grace = std::getenv("WALDO_GRACE"); grace != nullptr) {
+    if (const int64_t seconds = std::atoll(grace); seconds > 0) info["grace_s"] = seconds;
+  }
   return info.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+std::chrono::seconds parse_grace(const std::string& info_json) {
+  const auto json = nlohmann::json::parse(info_json, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object() || !json.contains("grace_s") || !json["grace_s"].is_number_integer()) return {};
+  return std::chrono::seconds(std::clamp<int64_t>(json["grace_s"].get<int64_t>(), 0, limits::grace_seconds_max));
 }
 
 Result<WorkerInfo> parse_worker_info(const std::string& info_json, const std::string& target) {

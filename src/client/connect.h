@@ -16,13 +16,16 @@ struct Greeting {
 };
 
 // Speaks on `fd` and leaves it at the first byte after WELCOME. Errors: what REFUSE says, with its exit code;
-// kUnsupported (exit code 5) for a version we do not speak; kLost when the worker ends instead of answering; kCancelled
-// when `interrupted`, asked about every 50 ms, says so.
+// kUnsupported (exit code 5) for a version we do not speak; kDisconnected when the link ends, or is silent, instead of
+// answering; kCancelled when `interrupted`, asked about every 50 ms, says so.
 Result<Greeting> greet(int fd, const wire::Hello& hello, const std::string& target,
                        const std::function<bool()>& interrupted);
 
 // What HELLO says of this process.
 std::string hello_info(const Options& options);
+
+// WELCOME's info: how long the worker keeps the session of a client that lost its link; 0: it ends with its link.
+std::chrono::seconds parse_grace(const std::string& info_json);
 
 // What WELCOME says of the worker and its devices. kInvalid when that is not what a worker says.
 Result<WorkerInfo> parse_worker_info(const std::string& info_json, const std::string& target);

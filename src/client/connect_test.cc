@@ -94,7 +94,7 @@ TEST_F(Greet, AnotherVersionIsExitCode5) {
 TEST_F(Greet, AWorkerThatEndsInsteadIsLost) {
   serve([](int) {});
   const Status status = greeting().status();
-  EXPECT_EQ(status.kind(), StatusKind::kLost);
+  EXPECT_EQ(status.kind(), StatusKind::kDisconnected);
   EXPECT_THAT(status.text(), HasSubstr("the worker of `lab` ended before it answered"));
 }
 

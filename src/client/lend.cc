@@ -1,5 +1,6 @@
 #include "client/lend.h"
 
+#include <fmt/format.h>
 #include <poll.h>
 
 #include <cerrno>
@@ -64,21 +65,84 @@ Status wait_readable(int fd, steady_clock::time_point deadline, const std::funct
   }
 }
 
-Result<os::UniqueFd> read_answer(int broker, const std::function<bool()>& interrupted) {
+std::string hex(std::span<const std::byte> bytes) {
+  std::string text;
+  for (const std::byte byte : bytes) text += fmt::format("{:02x}", static_cast<unsigned>(byte));
+  return text;
+}
+
+std::string line_of(const nlohmann::json& json) { return json.dump() + "\n"; }
+
+}  // namespace
+
+Status Broker::connect() {
+  if (connection_.valid()) return {};
+  auto made = request_.broker.empty() ? start_broker(request_) : os::connect_unix(request_.broker);
+  if (!made.ok()) {
+    if (request_.broker.empty()) return made.status();
+    return unreachable("`waldo run` does not answer at " + request_.broker + ": " + made.status().text());
+  }
+  connection_ = std::move(*made);
+  in_child_.emplace(connection_.get());
+  link_ = 0;
+  return remembered_.empty() ? Status() : say(remembered_);
+}
+
+void Broker::close() {
+  in_child_.reset();
+  connection_.reset();
+}
+
+Status Broker::say(const std::string& line) {
+  const auto deadline = steady_clock::now() + std::chrono::seconds(5);
+  Status status = os::write_all(connection_.get(), as_bytes(line), deadline);
+  if (status.ok()) return status;
+  close();
+  return unreachable("the broker: " + status.text());
+}
+
+Result<os::UniqueFd> Broker::lend(For wanted, const std::function<bool()>& interrupted) {
+  // A broker that is gone shows when it is asked; then there may be another.
+  const bool had = connection_.valid();
+  WALDO_TRY(connect());
+  nlohmann::json wish = {{"want", "link"}};
+  if (!request_.target.empty()) wish["target"] = request_.target;
+  if (request_.gpus > 0) wish["gpus"] = request_.gpus;
+  if (wanted != For::kNew) wish["again"] = true;
+  if (wanted == For::kAgainHung && link_ != 0) wish["hung"] = link_;
+  WALDO_TRY(say(line_of(wish)));
+  auto link = read_answer(interrupted);
+  if (link.ok()) return link;
+  // After Ctrl-C its late answer must not be taken for the next one's.
+  const bool gone = link.status().kind() == StatusKind::kCancelled || !connection_.valid();
+  if (gone) close();
+  if (gone && had && link.status().kind() != StatusKind::kCancelled) return lend(wanted, interrupted);
+  return link;
+}
+
+Result<os::UniqueFd> Broker::read_answer(const std::function<bool()>& interrupted) {
+  const int broker = connection_.get();
   const auto deadline = steady_clock::now() + kAnswerWaitMax;
+  const auto broken = [this](std::string text) {
+    close();
+    return unreachable(std::move(text));
+  };
   std::string line;
   os::UniqueFd link;
   while (line.find('\n') == std::string::npos) {
-    WALDO_TRY(wait_readable(broker, deadline, interrupted));
+    if (Status waited = wait_readable(broker, deadline, interrupted); !waited.ok()) {
+      close();
+      return waited;
+    }
     auto got = os::receive_fd(broker, kAnswerBytesMax);
-    if (!got.ok()) return unreachable("the broker: " + got.status().text());
-    if (got->bytes.empty()) return unreachable("the broker ended without an answer");
+    if (!got.ok()) return broken("the broker: " + got.status().text());
+    if (got->bytes.empty()) return broken("the broker ended without an answer");
     if (got->fd.valid()) link = std::move(got->fd);
     line += as_text(got->bytes);
-    if (line.size() > kAnswerBytesMax) return unreachable("the broker's answer is too long");
+    if (line.size() > kAnswerBytesMax) return broken("the broker's answer is too long");
   }
   const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) return unreachable("the broker's answer is not JSON");
+  if (!json.is_object()) return broken("the broker's answer is not JSON");
   const auto member = [&json](const char* name) { return json.contains(name) ? json[name] : nlohmann::json(); };
   if (const auto ok = member("ok"); !ok.is_boolean() || !ok.get<bool>()) {
     const auto exit_code = member("exit"), kind = member("kind"), text = member("text");
@@ -87,26 +151,24 @@ Result<os::UniqueFd> read_answer(int broker, const std::function<bool()>& interr
     return Status(kind_named(kind.is_string() ? kind.get<std::string>() : ""),
                   text.is_string() ? text.get<std::string>() : "the broker lends no link", std::move(detail));
   }
-  if (!link.valid()) return unreachable("the broker's answer has no link");
+  if (!link.valid()) return broken("the broker's answer has no link");
+  const auto number = member("link");
+  link_ = number.is_number_integer() ? number.get<int64_t>() : 0;
   return link;
 }
 
-}  // namespace
+void Broker::remember(SessionId session, const wire::Secret& secret) {
+  remembered_ = line_of({{"want", "remember"},
+                         {"target", request_.target},
+                         {"gpus", request_.gpus},
+                         {"session", session.raw},
+                         {"secret", hex(secret)}});
+  if (connection_.valid()) (void)say(remembered_);
+}
 
-Result<os::UniqueFd> lend_link(const LendRequest& request, const std::function<bool()>& interrupted) {
-  auto broker = request.broker.empty() ? start_broker(request) : os::connect_unix(request.broker);
-  if (!broker.ok()) {
-    if (request.broker.empty()) return broker.status();
-    return unreachable("`waldo run` does not answer at " + request.broker + ": " + broker.status().text());
-  }
-  nlohmann::json wish = {{"want", "link"}};
-  if (!request.target.empty()) wish["target"] = request.target;
-  if (request.gpus > 0) wish["gpus"] = request.gpus;
-  const auto deadline = steady_clock::now() + std::chrono::seconds(5);
-  if (Status status = os::write_all(broker->get(), as_bytes(wish.dump() + "\n"), deadline); !status.ok()) {
-    return unreachable("the broker: " + status.text());
-  }
-  return read_answer(broker->get(), interrupted);
+void Broker::forget(SessionId session) {
+  remembered_.clear();
+  if (connection_.valid()) (void)say(line_of({{"want", "forget"}, {"session", session.raw}}));
 }
 
 }  // namespace waldo::client

@@ -60,7 +60,7 @@ TEST_F(Lend, GivesTheDescriptorThatCameWithTheAnswer) {
   auto ends = os::make_socketpair();
   ASSERT_TRUE(ends.ok());
   serve([&](int socket) { EXPECT_TRUE(os::send_fd(socket, as_bytes("{\"ok\":true}\n"), ends->first.get()).ok()); });
-  auto link = lend_link(request_, {});
+  auto link = Broker(request_).lend(Broker::For::kNew, {});
   ASSERT_TRUE(link.ok()) << link.status().text();
   broker_.join();
   EXPECT_THAT(asked_, HasSubstr("\"want\":\"link\""));
@@ -74,7 +74,7 @@ TEST_F(Lend, GivesTheDescriptorThatCameWithTheAnswer) {
 
 TEST_F(Lend, ARefusalKeepsKindTextAndExitCode) {
   serve_text("{\"ok\":false,\"exit\":4,\"kind\":\"kDisconnected\",\"text\":\"lab: ssh could not log in\"}\n");
-  const Status status = lend_link(request_, {}).status();
+  const Status status = Broker(request_).lend(Broker::For::kNew, {}).status();
   EXPECT_EQ(status.kind(), StatusKind::kDisconnected);
   EXPECT_EQ(status.text(), "lab: ssh could not log in");
   EXPECT_EQ(status.detail().exit_code, 4);
@@ -85,27 +85,27 @@ TEST_F(Lend, NonsenseIsAnErrorAndNotACrash) {
                              "{\"ok\":false,\"exit\":\"x\",\"kind\":3,\"text\":[]}\n", "{\"ok\":true}\n"}) {
     asked_.clear();
     serve_text(answer);
-    EXPECT_FALSE(lend_link(request_, {}).ok()) << answer;
+    EXPECT_FALSE(Broker(request_).lend(Broker::For::kNew, {}).ok()) << answer;
     broker_.join();
   }
 }
 
 TEST_F(Lend, ABrokerThatEndsIsUnreachable) {
   serve([](int) {});
-  const Status status = lend_link(request_, {}).status();
+  const Status status = Broker(request_).lend(Broker::For::kNew, {}).status();
   EXPECT_EQ(status.kind(), StatusKind::kDisconnected);
   EXPECT_EQ(status.detail().exit_code, 3);
 }
 
 TEST_F(Lend, NobodyListeningIsUnreachable) {
   request_.broker = folder_ + "/nobody";
-  EXPECT_EQ(lend_link(request_, {}).status().detail().exit_code, 3);
+  EXPECT_EQ(Broker(request_).lend(Broker::For::kNew, {}).status().detail().exit_code, 3);
 }
 
 TEST_F(Lend, ABrokerProgramThatIsNotThereIsUnreachable) {
   request_.broker = "";
   request_.package_dir = folder_;
-  const Status status = lend_link(request_, {}).status();
+  const Status status = Broker(request_).lend(Broker::For::kNew, {}).status();
   EXPECT_EQ(status.kind(), StatusKind::kDisconnected);
   EXPECT_THAT(status.text(), HasSubstr(folder_ + "/bin/waldo"));
 }
@@ -113,9 +113,10 @@ TEST_F(Lend, ABrokerProgramThatIsNotThereIsUnreachable) {
 TEST_F(Lend, EndsWhenTheUserAsksTo) {
   std::atomic<bool> done{false};
   serve([&](int) { done.wait(false); });
-  EXPECT_EQ(lend_link(request_, [] { return true; }).status().kind(), StatusKind::kCancelled);
+  EXPECT_EQ(Broker(request_).lend(Broker::For::kNew, [] { return true; }).status().kind(), StatusKind::kCancelled);
   done = true;
   done.notify_all();
+  broker_.join();  // it looks at `done` again
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <charconv>
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 
 #include "base/log.h"
@@ -17,7 +18,7 @@
 #include "channel/loop.h"
 #include "client/connect.h"
 #include "client/counters.h"
-#include "client/lend.h"
+#include "client/dial.h"
 #include "client/session_core.h"
 #include "client/visible_devices.h"
 
@@ -122,22 +123,34 @@ Status Runtime::State::connect_once(const Options& options) {
   request.broker = environment("WALDO_BROKER");
   request.package_dir = options.package_dir;
   const std::function<bool()> interrupted = [this] { return waits.interrupted(); };
-  auto fd = lend_link(request, interrupted);
-  if (!fd.ok()) return fd.status();
 
   wire::Hello hello;
   os::fill_random(hello.secret);
   hello.info_json = hello_info(options);
-  auto greeting = greet(fd->get(), hello, options.target, interrupted);
-  if (!greeting.ok()) return greeting.status();
-  auto worker = parse_worker_info(greeting->welcome.info_json, options.target);
+  auto dialer = std::make_unique<BrokerDialer>(request);
+  auto first = dialer->dial_first(hello, interrupted);
+  if (!first.ok()) return first.status();
+  const wire::Welcome& welcome = first->greeting.welcome;
+  auto worker = parse_worker_info(welcome.info_json, options.target);
   if (!worker.ok()) return worker.status();
+  const std::chrono::seconds grace = parse_grace(welcome.info_json);
 
   if (loop == nullptr) loop = new channel::Loop();  // lives as long as the process
-  auto session = std::make_unique<SessionCore>(*loop, waits, std::move(*worker));
-  WALDO_TRY(session->attach(channel::make_socket_link(std::move(*fd)), greeting->welcome.received));
-  greeting_bytes_up.fetch_add(greeting->bytes_sent);
-  greeting_bytes_down.fetch_add(greeting->bytes_received);
+  const LinkLoss loss = grace.count() > 0 ? LinkLoss::kKeepsSession : LinkLoss::kEndsSession;
+  auto session = std::make_unique<SessionCore>(*loop, waits, std::move(*worker), loss);
+  if (loss == LinkLoss::kKeepsSession) {
+    dialer->remember(welcome.session, hello.secret);
+    ReconnectSettings settings;
+    settings.target = options.target;
+    settings.grace = grace;
+    settings.hello = hello;
+    settings.hello.session = welcome.session;
+    std::memcpy(&settings.seed, hello.secret.data(), sizeof settings.seed);
+    session->come_back_with(std::move(dialer), std::move(settings), ContactBanner::standard_error());
+  }
+  WALDO_TRY(session->attach(std::move(first->link), welcome.received));
+  greeting_bytes_up.fetch_add(first->greeting.bytes_sent);
+  greeting_bytes_down.fetch_add(first->greeting.bytes_received);
   greetings.fetch_add(1);
 
   const auto visible = visible_devices(std::getenv("CUDA_VISIBLE_DEVICES"), static_cast<int>(session->queue_count()));

@@ -125,21 +125,41 @@ SessionCore::SessionCore(channel::Loop& loop, Waits& waits, WorkerInfo worker, L
 }
 
 SessionCore::~SessionCore() {
+  if (reconnector_) reconnector_->stop();  // while there is a channel to attach to
   lose(ended_status());
   channel_.abort(ended_status());  // ends sends that block
-  std::vector<std::thread> background;
+  std::vector<Thread> background;
   {
     std::lock_guard lock(mutex_);
     background.swap(background_);
   }
-  for (std::thread& thread : background) thread.join();
+  for (Thread& thread : background) thread.join();
 }
 
 Status SessionCore::attach(std::unique_ptr<channel::Link> link, FrameNumber peer_received) {
   return channel_.attach(std::move(link), peer_received);
 }
 
+void SessionCore::come_back_with(std::unique_ptr<Dialer> dialer, ReconnectSettings settings,
+                                 ContactBanner::Sink banner) {
+  Reconnector::Session session;
+  session.received = [this] { return channel_.received(); };
+  session.heard_at = [this] { return channel_.heard_at(); };
+  session.attach = [this](std::unique_ptr<channel::Link> link, FrameNumber peer_received) {
+    return channel_.attach(std::move(link), peer_received);
+  };
+  session.give_up = [this](const Status& why) { channel_.abort(why); };
+  reconnector_ =
+      std::make_unique<Reconnector>(std::move(session), std::move(dialer), std::move(settings), std::move(banner));
+  channel_.watch_peer();
+}
+
+void SessionCore::on_silence(Duration) {
+  if (reconnector_) reconnector_->on_silence();
+}
+
 void SessionCore::on_link_lost(const Status& why) {
+  if (reconnector_) return reconnector_->on_link_lost(why);
   if (link_loss_ == LinkLoss::kKeepsSession) return;
   channel_.abort(why);
 }
@@ -148,9 +168,11 @@ void SessionCore::on_closed(const Status& why) {
   if (!ended_.load()) {
     lose(gone(why.ok() ? "it said goodbye" : why.text()));
   }
+  if (reconnector_) reconnector_->finish();
   {
     std::lock_guard lock(mutex_);
     closed_ = true;
+    said_goodbye_ = why.ok();
   }
   closed_changed_.notify_all();
 }
@@ -170,11 +192,18 @@ void SessionCore::end(std::chrono::milliseconds timeout) {
   if (forked()) return;  // its locks may be held for ever
   ended_.store(true);
   for (const auto& queue : queues_) queue->end_with(Recorder::kEnded, ended_status());
-  if (lost()) return;
+  if (!lost()) close(timeout);
+  if (reconnector_) reconnector_->stop();
+}
+
+void SessionCore::close(std::chrono::milliseconds timeout) {
   channel_.close(timeout);
   constexpr std::chrono::milliseconds kLoopGrace{100};  // the loop keeps the time; a busy machine may be a little late
   std::unique_lock lock(mutex_);
-  closed_changed_.wait_for(lock, timeout + kLoopGrace, [this] { return closed_; });
+  block_for(lock, closed_changed_, timeout + kLoopGrace, [this] { return closed_; });
+  const bool both_know = said_goodbye_;
+  lock.unlock();
+  if (both_know && reconnector_) reconnector_->session_is_over();
 }
 
 void SessionCore::in_forked_child() {

@@ -11,12 +11,14 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
+#include "base/blocking.h"
 #include "base/os/fork.h"
 #include "channel/channel.h"
+#include "client/reconnect.h"
 #include "client/session.h"
+#include "client/standing.h"
 #include "client/wait.h"
 #include "wire/messages.h"
 
@@ -25,7 +27,7 @@ namespace waldo::client {
 // What the loss of a link means.
 enum class LinkLoss : uint8_t {
   kEndsSession,  // the worker's end is gone with it
-  kKeepsSession  // somebody calls attach() again
+  kKeepsSession  // somebody calls attach() again: come_back_with()'s reconnector, or a test
 };
 
 class SessionCore final : public channel::Handler {
@@ -35,6 +37,8 @@ class SessionCore final : public channel::Handler {
 
   Status attach(std::unique_ptr<channel::Link> link, FrameNumber peer_received);
   FrameNumber received() const { return channel_.received(); }
+  // From now on lost links are replaced, and silent ones are found. Before the first attach(); with kKeepsSession.
+  void come_back_with(std::unique_ptr<Dialer> dialer, ReconnectSettings settings, ContactBanner::Sink banner);
   // Everything that waits is told `why`, and so is everybody who comes later.
   void lose(const Status& why);
   // Flush and GOODBYE: returns when the worker has them, or after `timeout`.
@@ -66,6 +70,8 @@ class SessionCore final : public channel::Handler {
   void on_frame(wire::FrameKind kind, channel::Lane lane, Buffer payload) override;
   void collect(std::vector<Buffer>& frames) override;
   void on_link_lost(const Status& why) override;
+  bool waits_for_peer() override { return standing_threads.load(std::memory_order_relaxed) > 0; }
+  void on_silence(Duration) override;
   void on_closed(const Status& why) override;
 
  private:
@@ -75,6 +81,7 @@ class SessionCore final : public channel::Handler {
   Buffer make_chunk(UploadId id, uint64_t total, std::span<const std::byte> content, uint64_t content_offset,
                     uint64_t offset);
   Status gone(const std::string& why) const;
+  void close(std::chrono::milliseconds timeout);
   void send_in_background(UploadId id, uint64_t total, std::span<const std::byte> rest);
 
   // Fixed.
@@ -91,9 +98,11 @@ class SessionCore final : public channel::Handler {
   std::mutex mutex_;
   std::condition_variable closed_changed_;
   // mutex_
-  bool closed_ = false;                  // the channel's last callback was
-  std::vector<std::thread> background_;  // uploads that were interrupted
+  bool closed_ = false;             // the channel's last callback was
+  bool said_goodbye_ = false;       // … and the worker has our goodbye
+  std::vector<Thread> background_;  // uploads that were interrupted
 
+  std::unique_ptr<Reconnector> reconnector_;
   channel::Channel channel_;  // last: its loop calls us until it is gone
 };
 

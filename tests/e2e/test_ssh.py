@@ -1,11 +1,14 @@
 """Over ssh: a real sshd on loopback, with keys made for the test. Each failure has its own message and exit code."""
 
+import contextlib
 import getpass
 import json
 import os
 import pty
+import random
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -427,7 +430,7 @@ def session(server):
     """A program in the middle of its work on the other host."""
     server.here = uuid.uuid4().hex
     process = subprocess.Popen(
-        [WALDO, "run", "-q", "--on", "lab", "-c", TOUCH + "while True: x = x + 1; x.sum().item()"],
+        [WALDO, "run", "-q", "--on", "lab", "--grace", "1s", "-c", TOUCH + "while True: x = x + 1; x.sum().item()"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -450,15 +453,13 @@ def find(mark, word):
     return found[0]
 
 
-@pytest.mark.parametrize("victim", ["run", "program", "ssh", "bridge", "worker"])
+@pytest.mark.parametrize("victim", ["run", "program", "worker"])
 def test_whoever_is_killed_the_others_end(server, session, victim):
-    """Goal: kill -9 of any one process of a session ends all others but the daemon within 2 s."""
+    """Goal: kill -9 of an end of the session ends all others but the daemon within 2 s; `run` after the grace of 1 s."""
     here, there = ("HERE", server.here), ("TEST_MARK", server.mark)
     pid = {
         "run": lambda: session.pid,
         "program": lambda: program_of(session),
-        "ssh": lambda: find(here, "ssh -F"),
-        "bridge": lambda: find(there, " bridge"),
         "worker": lambda: sessions_there(server)[0],
     }[victim]()
     kill(pid)
@@ -467,8 +468,73 @@ def test_whoever_is_killed_the_others_end(server, session, victim):
     assert code == {"run": -9, "program": 137}.get(victim, 9), session.stderr.read()
     left = [lambda: with_environment(*here), lambda: busy_there(server, there)]
     for still in left:
-        until(lambda still=still: not still(), max(0.5, 2.5 - (time.monotonic() - killed)))
+        until(lambda still=still: not still(), max(0.5, 3.5 - (time.monotonic() - killed)))
         assert not still(), {p: running().get(p) for p in still()}
+
+
+@pytest.mark.parametrize("victim", ["ssh", "bridge"])
+def test_what_carries_it_is_replaced(server, session, victim):
+    """Goal: kill -9 of ssh, or of the bridge, costs a moment: another one carries the same session."""
+    mark, word = {"ssh": (("HERE", server.here), "ssh -F"), "bridge": (("TEST_MARK", server.mark), " bridge")}[victim]
+    worker, first = sessions_there(server), find(mark, word)
+    kill(first)
+
+    def another():
+        return [p for p in with_environment(*mark) if word in running().get(p, (0, 0, ""))[2] and p != first]
+
+    assert until(another, 10)
+    assert session.poll() is None
+    assert sessions_there(server) == worker
+    kill(program_of(session))  # and it still ends as it should
+    assert session.wait(10) == 137
+    assert until(lambda: not sessions_there(server), 3)
+
+
+def test_a_training_survives_cuts_and_an_outage(server, program, uncut):
+    """Goal: WALDO_CUTS (3) kills of ssh or the bridge at any moment and WALDO_OUTAGE (3) s without the host: same losses.
+
+    Method: sshd is stopped for the outage, so that new connections hang as those to a host that is away do.
+    """
+    cuts, outage = int(os.environ.get("WALDO_CUTS", "3")), float(os.environ.get("WALDO_OUTAGE", "3"))
+    prng = random.Random(cuts)
+    server.here = uuid.uuid4().hex
+    stop, output = server.folder / "stop", server.folder / "output"
+    marks = [(("HERE", server.here), "ssh -F"), (("TEST_MARK", server.mark), " bridge")]
+
+    def carriers(which):
+        mark, word = marks[which]
+        return [p for p in with_environment(*mark) if word in running().get(p, (0, 0, ""))[2]]
+
+    def steps():
+        return len(output.read_text().splitlines())
+
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            [WALDO, "run", "-q", "--on", "lab", program, "1000000", stop],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=clean_environment(**server.environment(HERE=server.here)),
+            start_new_session=True,
+        )
+        assert until(output.read_text, 60)
+        for cut in range(cuts):
+            if cut == cuts // 2:
+                os.kill(server.process.pid, signal.SIGSTOP)
+            time.sleep(prng.uniform(0, 0.3))
+            before = steps()
+            for pid in carriers(prng.randrange(2)):
+                with contextlib.suppress(ProcessLookupError):
+                    kill(pid)
+            if cut == cuts // 2:
+                time.sleep(outage)
+                os.kill(server.process.pid, signal.SIGCONT)
+            assert until(lambda n=before: steps() > n + 3, 60), process.poll()
+        stop.touch()
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert output.read_text() == uncut(steps() - 2)
 
 
 def program_of(process):

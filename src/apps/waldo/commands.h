@@ -10,8 +10,9 @@ namespace waldo::apps {
 void complain(const std::string& text);
 
 struct RunOptions {
-  std::string on;  // "": WALDO_ON, else local
-  int gpus = 0;    // 0: WALDO_GPUS, else as many as there are
+  std::string on;             // "": WALDO_ON, else local
+  int gpus = 0;               // 0: WALDO_GPUS, else as many as there are
+  int64_t grace_seconds = 0;  // 0: WALDO_GRACE, else the worker's default
   bool stats = false;
   std::string stats_file;  // "": a table on stderr
   bool quiet = false;

@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "apps/waldo/exit_code.h"
+#include "apps/waldo/farewell.h"
 #include "base/os/socket.h"
 
 namespace waldo::apps {
@@ -23,6 +25,14 @@ bool is_alive(int link) {
   return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
+std::string text_of(const nlohmann::json& request, const char* name) {
+  return request.contains(name) && request[name].is_string() ? request[name].get<std::string>() : std::string();
+}
+
+int number_of(const nlohmann::json& request, const char* name, int otherwise) {
+  return request.contains(name) && request[name].is_number_integer() ? request[name].get<int>() : otherwise;
+}
+
 }  // namespace
 
 LinkBroker::LinkBroker(server::PollLoop& loop, LinkSettings settings) : loop_(loop), settings_(std::move(settings)) {}
@@ -36,8 +46,8 @@ void LinkBroker::open_ahead(std::function<void(const OpenedLink*, const LinkFail
   source_for(settings_.target, settings_.gpus).open([this, done = std::move(done)](LinkSource::Opened opened) {
     if (const auto* failure = std::get_if<LinkFailure>(&opened)) return done(nullptr, failure);
     auto& link = std::get<OpenedLink>(opened);
-    spare_ = std::move(link.fd);
     done(&link, nullptr);
+    spare_ = std::move(link);
   });
 }
 
@@ -58,56 +68,90 @@ void LinkBroker::serve(os::UniqueFd asker) {
 }
 
 void LinkBroker::on_readable(int fd) {
-  Asker& asker = askers_[fd];
   char bytes[512];
   const ssize_t got = ::recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT);
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  if (got > 0) asker.line.append(bytes, static_cast<size_t>(got));
-  const size_t end = asker.line.find('\n');
-  if (end != std::string::npos) {
-    const std::string line = asker.line.substr(0, end);
-    asker.line.erase(0, end + 1);
-    return on_request(fd, line);
-  }
-  if (got <= 0 || asker.line.size() > kRequestBytesMax) {
-    loop_.unwatch(fd);
-    askers_.erase(fd);
+  if (got > 0) askers_[fd].line.append(bytes, static_cast<size_t>(got));
+  for (auto asker = askers_.find(fd); asker != askers_.end(); asker = askers_.find(fd)) {
+    const size_t end = asker->second.line.find('\n');
+    if (end == std::string::npos) {
+      if (got <= 0 || asker->second.line.size() > kRequestBytesMax) end_asker(fd);
+      return;
+    }
+    const std::string line = asker->second.line.substr(0, end);
+    asker->second.line.erase(0, end + 1);
+    on_wish(fd, line);
   }
 }
 
-void LinkBroker::on_request(int fd, const std::string& line) {
+void LinkBroker::on_wish(int fd, const std::string& line) {
   const auto request = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-  const bool shaped = request.is_object() && request.contains("want") && request["want"] == "link";
-  if (!shaped)
-    return answer(fd, LinkFailure{kExitOther, StatusKind::kInvalid, "the broker lends links and nothing else"});
+  const std::string want =
+      request.is_object() && request.contains("want") && request["want"].is_string() ? request["want"] : "";
+  if (want == "link") return lend(fd, request);
+  if (want == "remember") return remember(askers_[fd], request);
+  if (want == "forget") {
+    const uint64_t session = request.value("session", uint64_t{0});
+    std::erase_if(askers_[fd].remembered, [&](const auto& item) { return item.session.raw == session; });
+    return;
+  }
+  answer(fd, LinkFailure{kExitOther, StatusKind::kInvalid, "the broker lends links and nothing else"});
+}
+
+void LinkBroker::remember(Asker& asker, const nlohmann::json& request) {
+  Remembered session;
+  const std::string target = text_of(request, "target"), secret = text_of(request, "secret");
+  auto parsed = parse_target(target.empty() ? settings_.target.text : target);
+  if (!parsed.ok() || secret.size() != 2 * session.secret.size() || !request["session"].is_number_unsigned()) return;
+  session.target = *parsed;
+  session.gpus = number_of(request, "gpus", settings_.gpus);
+  session.session = SessionId{request["session"].get<uint64_t>()};
+  for (size_t i = 0; i < session.secret.size(); ++i) {
+    unsigned byte = 0;
+    std::from_chars(secret.data() + 2 * i, secret.data() + 2 * i + 2, byte, 16);
+    session.secret[i] = static_cast<std::byte>(byte);
+  }
+  std::erase_if(asker.remembered, [&](const auto& item) { return item.session == session.session; });
+  asker.remembered.push_back(std::move(session));
+}
+
+void LinkBroker::lend(int fd, const nlohmann::json& request) {
   Target target = settings_.target;
-  int gpus = settings_.gpus;
-  if (request.contains("target") && request["target"].is_string()) {
-    auto parsed = parse_target(request["target"].get<std::string>());
+  if (const std::string wanted = text_of(request, "target"); !wanted.empty()) {
+    auto parsed = parse_target(wanted);
     if (!parsed.ok()) return answer(fd, LinkFailure{kExitUsage, parsed.status().kind(), parsed.status().text()});
     target = parsed.value();
   }
-  if (request.contains("gpus") && request["gpus"].is_number_integer()) gpus = request["gpus"].get<int>();
-  const bool is_ours = target.text == settings_.target.text;
-  if (is_ours && spare_ && is_alive(spare_->get())) {
-    OpenedLink opened;
-    opened.fd = std::move(*spare_);
-    spare_.reset();
-    return answer(fd, std::move(opened));
+  const int gpus = number_of(request, "gpus", settings_.gpus);
+  const bool again = request.contains("again");
+  if (const auto hung = links_.find(number_of(request, "hung", 0)); hung != links_.end()) {
+    hung->second.first->kill_hung(hung->second.second);
+    links_.erase(hung);
   }
-  if (is_ours) spare_.reset();
+  const bool is_ours = target.text == settings_.target.text;
+  if (is_ours && !again && spare_ && is_alive(spare_->fd.get())) {
+    OpenedLink opened = std::move(*spare_);
+    spare_.reset();
+    return answer(fd, std::move(opened), &source_for(target, gpus));
+  }
+  if (is_ours && !again) spare_.reset();
   ++pending_;
-  source_for(target, gpus).open([this, fd](LinkSource::Opened opened) {
-    --pending_;
-    answer(fd, std::move(opened));
-  });
+  LinkSource& source = source_for(target, gpus);
+  source.open(
+      [this, fd, &source](LinkSource::Opened opened) {
+        --pending_;
+        answer(fd, std::move(opened), &source);
+      },
+      again ? Purpose::kAgain : Purpose::kNew);
 }
 
-void LinkBroker::answer(int fd, LinkSource::Opened opened) {
+void LinkBroker::answer(int fd, LinkSource::Opened opened, LinkSource* source) {
   const auto asker = askers_.find(fd);
   if (asker == askers_.end()) return;  // it went away; so does its link
   if (const auto* link = std::get_if<OpenedLink>(&opened)) {
-    (void)os::send_fd(fd, as_bytes("{\"ok\": true}\n"), link->fd.get());
+    const int64_t number = next_link_++;
+    if (link->pid > 0 && source != nullptr) links_[number] = {source, link->pid};
+    (void)os::send_fd(fd, as_bytes("{\"ok\": true, \"link\": " + std::to_string(number) + "}\n"), link->fd.get());
     return;
   }
   const auto& failure = std::get<LinkFailure>(opened);
@@ -115,6 +159,33 @@ void LinkBroker::answer(int fd, LinkSource::Opened opened) {
       {"ok", false}, {"exit", failure.exit_code}, {"kind", name_of(failure.kind)}, {"text", failure.text}};
   const std::string line = json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
   (void)os::write_all(fd, as_bytes(line), std::chrono::steady_clock::now() + std::chrono::seconds(5));
+}
+
+void LinkBroker::end_asker(int fd) {
+  loop_.unwatch(fd);
+  const auto ended = askers_.extract(fd);
+  for (const auto& session : ended.mapped().remembered) say_farewell(session);
+}
+
+void LinkBroker::program_ended() {
+  while (!askers_.empty()) {
+    const int fd = askers_.begin()->first;
+    on_readable(fd);  // its last words
+    if (askers_.contains(fd)) end_asker(fd);
+  }
+}
+
+void LinkBroker::say_farewell(const Remembered& session) {
+  ++farewells_;
+  source_for(session.target, session.gpus)
+      .open(
+          [this, session](LinkSource::Opened opened) {
+            --farewells_;
+            if (const auto* link = std::get_if<OpenedLink>(&opened)) {
+              end_session(link->fd.get(), session.session, session.secret);
+            }
+          },
+          Purpose::kAgain);
 }
 
 LinkSource& LinkBroker::source_for(const Target& target, int gpus) {

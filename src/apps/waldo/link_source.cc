@@ -24,6 +24,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto kSshAnswerMax = 30s;  // from start to BANNER when nobody can be typing a password
+constexpr auto kSshAnswerAgainMax = 12s;
 
 os::UniqueFd open_null() { return os::UniqueFd(::open("/dev/null", O_RDWR | O_CLOEXEC)); }
 
@@ -39,8 +40,8 @@ void say(int fd, std::string_view line) {
 // One ssh between its start and its link: reads the BANNER, measures the round trip, says go.
 class LinkSource::SshOpening {
  public:
-  SshOpening(LinkSource& source, Done done, bool home_install)
-      : source_(source), done_(std::move(done)), home_install_(home_install) {}
+  SshOpening(LinkSource& source, Done done, bool home_install, Purpose purpose)
+      : source_(source), done_(std::move(done)), home_install_(home_install), purpose_(purpose) {}
 
   ~SshOpening() {
     source_.loop_.cancel(timer_);
@@ -56,7 +57,13 @@ class LinkSource::SshOpening {
     ChildOptions child;
     SshSettings settings = source_.ssh_;
     settings.may_prompt = may_prompt;
-    child.command = ssh_command(settings, source_.settings_.target.where, {"bridge"}, home_install_);
+    std::vector<std::string> words = {"bridge"};
+    if (purpose_ == Purpose::kAgain) {
+      words.emplace_back("--resume");
+      source_.own_way_ = !source_.own_way_;
+      settings.own_connection = source_.own_way_ && settings.program_is_ours;
+    }
+    child.command = ssh_command(settings, source_.settings_.target.where, words, home_install_);
     child.fds = {{0, pair->second.get()}, {1, pair->second.get()}, {2, errors->second.get()}};
     Result<pid_t> pid = Status(StatusKind::kInternal, "not started");
     if (may_prompt) {  // in the terminal's foreground group, but deaf to its keys and its end
@@ -77,9 +84,9 @@ class LinkSource::SshOpening {
     source_.loop_.watch(link_.get(), POLLIN, [this](short) { on_readable(); });
     source_.loop_.watch(errors_.get(), POLLIN, [this](short) { on_error_text(); });
     if (!may_prompt) {
-      timer_ = source_.loop_.after(kSshAnswerMax, [this] {
+      timer_ = source_.loop_.after(purpose_ == Purpose::kAgain ? kSshAnswerAgainMax : kSshAnswerMax, [this] {
         timed_out_ = true;
-        ::kill(pid_, SIGTERM);
+        ::kill(pid_, purpose_ == Purpose::kAgain ? SIGKILL : SIGTERM);
       });
     }
     return {};
@@ -181,6 +188,7 @@ class LinkSource::SshOpening {
     source_.loop_.unwatch(link_.get());
     OpenedLink opened;
     opened.fd = std::move(link_);
+    opened.pid = pid_;
     opened.banner = std::move(banner_);
     opened.round_trip = round_trip;
     source_.home_install_ = home_install_;
@@ -215,8 +223,9 @@ class LinkSource::SshOpening {
     if (missing && !home_install_ && source_.ssh_.remote_waldo.empty()) {
       Done done = std::move(done_);
       LinkSource& source = source_;
+      const Purpose purpose = purpose_;
       source.forget(this);
-      return source.open_ssh(std::move(done), /*home_install=*/true);
+      return source.open_ssh(std::move(done), /*home_install=*/true, purpose);
     }
     source_.finish(this, explain_ssh_failure(source_.ssh_, host(), exit_code_, said_));
   }
@@ -225,6 +234,7 @@ class LinkSource::SshOpening {
   LinkSource& source_;
   Done done_;
   const bool home_install_;
+  const Purpose purpose_;
   pid_t pid_ = -1;
   os::UniqueFd link_, errors_;
   server::PollLoop::TimerId timer_ = 0;
@@ -243,14 +253,14 @@ LinkSource::~LinkSource() {
   for (const auto& opening : openings_) ::kill(opening->pid(), SIGTERM);
 }
 
-void LinkSource::open(Done done) {
+void LinkSource::open(Done done, Purpose purpose) {
   switch (settings_.target.kind) {
     case Target::Kind::kLocal:
       return done(open_local());
     case Target::Kind::kUnix:
       return done(open_unix());
     case Target::Kind::kSsh:
-      return open_ssh(std::move(done), home_install_);
+      return open_ssh(std::move(done), home_install_, purpose);
   }
 }
 
@@ -298,11 +308,11 @@ LinkSource::Opened LinkSource::open_unix() {
   return opened;
 }
 
-void LinkSource::open_ssh(Done done, bool home_install) {
+void LinkSource::open_ssh(Done done, bool home_install, Purpose purpose) {
   if (!ssh_ready_) read_ssh_config();
-  openings_.push_back(std::make_unique<SshOpening>(*this, std::move(done), home_install));
+  openings_.push_back(std::make_unique<SshOpening>(*this, std::move(done), home_install, purpose));
   SshOpening* opening = openings_.back().get();
-  const bool may_prompt = settings_.may_prompt && first_;
+  const bool may_prompt = settings_.may_prompt && first_ && purpose == Purpose::kNew;
   const Status started = opening->start(may_prompt);
   if (started.ok()) return;
   if (started.kind() == StatusKind::kInvalid) return finish(opening, explain_missing_ssh(ssh_));
@@ -365,6 +375,10 @@ void LinkSource::reap() {
     child = children_.erase(child);
   }
   for (const auto& [opening, code] : ended) opening->child_ended(code);
+}
+
+void LinkSource::kill_hung(pid_t pid) {
+  if (children_.contains(pid)) ::kill(pid, SIGKILL);
 }
 
 void LinkSource::terminate_children() {

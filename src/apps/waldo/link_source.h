@@ -29,8 +29,13 @@ struct LinkSettings {
   bool may_prompt = false;  // ssh may use the terminal for the first link
 };
 
+// kAgain: for a session that lost its link. The way there may be a hung connection that others share: every other
+// attempt goes its own way, and none waits long.
+enum class Purpose : uint8_t { kNew, kAgain };
+
 struct OpenedLink {
   os::UniqueFd fd;
+  pid_t pid = 0;          // of the ssh that carries it; 0: none
   server::Banner banner;  // empty for `local`
   std::chrono::microseconds round_trip{0};
 };
@@ -44,8 +49,10 @@ class LinkSource {
   ~LinkSource();  // ends what has not become a link yet
 
   // Calls `done` once, perhaps at once. Several may be under way.
-  void open(Done done);
+  void open(Done done, Purpose purpose = Purpose::kNew);
 
+  // What carries this link is said to hang. Only if it is still ours and runs.
+  void kill_hung(pid_t pid);
   void reap();
   bool has_children() const { return !children_.empty(); }
   void terminate_children();  // those that have not ended with their link
@@ -56,7 +63,7 @@ class LinkSource {
 
   Opened open_local();
   Opened open_unix();
-  void open_ssh(Done done, bool home_install);
+  void open_ssh(Done done, bool home_install, Purpose purpose);
   void read_ssh_config();
   void finish(SshOpening* opening, Opened opened);
   void forget(SshOpening* opening);
@@ -67,6 +74,7 @@ class LinkSource {
   bool ssh_ready_ = false;     // ssh_ has the user's configuration in it
   bool home_install_ = false;  // found waldo in ~/.local/bin there
   bool first_ = true;
+  bool own_way_ = false;                   // the next attempt of kAgain
   std::map<pid_t, SshOpening*> children_;  // null: a worker, or an opening that is over
   std::list<std::unique_ptr<SshOpening>> openings_;
 };

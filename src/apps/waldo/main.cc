@@ -15,6 +15,7 @@
 #include "server/package_dir.h"
 #include "server/worker.h"
 #include "wire/limits.h"
+#include "wire/messages.h"
 
 namespace waldo::apps {
 
@@ -27,7 +28,7 @@ namespace {
 std::vector<std::string> take_program(std::vector<std::string>& words) {
   const auto run = std::ranges::find_if(words, [](const std::string& word) { return !word.starts_with("-"); });
   if (run == words.end() || *run != "run") return {};
-  const std::vector<std::string> with_value = {"--on", "--gpus"};
+  const std::vector<std::string> with_value = {"--on", "--gpus", "--grace"};
   auto at = run + 1;
   while (at != words.end() && at->starts_with("-") && *at != "-m" && *at != "-c" && *at != "--" && *at != "-") {
     const bool takes_next = std::ranges::find(with_value, *at) != with_value.end() && at + 1 != words.end();
@@ -116,6 +117,13 @@ int run_main(std::vector<std::string> words) {
   run_app->add_option("--gpus", run.gpus, "how many devices (default: $WALDO_GPUS, else as many as there are)")
       ->type_name("N")
       ->check(CLI::Range(1, static_cast<int>(limits::queue_count_max)));
+  run_app
+      ->add_option("--grace", run.grace_seconds,
+                   "how long the host keeps the session when the connection is lost (default: $WALDO_GRACE, else 15m)")
+      ->type_name("TIME")
+      ->transform(CLI::AsNumberWithUnit(std::map<std::string, int64_t>{{"s", 1}, {"m", 60}, {"min", 60}, {"h", 3600}},
+                                        CLI::AsNumberWithUnit::CASE_INSENSITIVE))
+      ->check(CLI::Range(int64_t{1}, limits::grace_seconds_max));
   CLI::Option* stats =
       run_app->add_option("--stats", run.stats_file, "at the end, print what was sent and waited for; =FILE: as JSON")
           ->type_name("[=FILE]")
@@ -160,6 +168,8 @@ int run_main(std::vector<std::string> words) {
   daemon_app->add_option("--ready-fd", daemon.ready_fd);
   daemon_app->add_option("--backend", daemon.backend);
   CLI::App* bridge_app = app.add_subcommand("bridge")->group("");
+  bool resumes = false;
+  bridge_app->add_flag("--resume", resumes);
   BrokerOptions broker;
   CLI::App* broker_app = app.add_subcommand("broker")->group("");
   broker_app->add_option("--target", broker.target);
@@ -201,7 +211,7 @@ int run_main(std::vector<std::string> words) {
     daemon.idle = std::chrono::seconds(idle_seconds);
     return server::run_daemon(daemon);
   }
-  if (bridge_app->parsed()) return server::run_bridge(package_dir);
+  if (bridge_app->parsed()) return server::run_bridge(package_dir, resumes);
   if (broker_app->parsed()) return run_broker(broker);
   std::printf("%s", app.help().c_str());
   return words.empty() ? kExitUsage : kExitOk;

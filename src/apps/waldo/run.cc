@@ -34,6 +34,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
+constexpr auto kFarewellMax = 5s;     // to tell the far side that the program died without a word
 constexpr auto kChildrenEndMax = 1s;  // how long we wait for workers and ssh after the program's end
 
 std::string from_environment(const char* name) {
@@ -152,6 +153,7 @@ class Run {
                     {"WALDO_BROKER", socket_path_},
                     {"WALDO_PACKAGE_DIR", settings_.package_dir},
                     {"WALDO_STATUS_FD", std::to_string(kStatusFd)}};
+    if (options_.grace_seconds > 0) child.setenv.emplace_back("WALDO_GRACE", std::to_string(options_.grace_seconds));
     if (settings_.gpus > 0) child.setenv.emplace_back("WALDO_GPUS", std::to_string(settings_.gpus));
     if (options_.stats) {
       // Absolute, because the program may change its folder.
@@ -211,6 +213,11 @@ class Run {
   void wait_for_children() {
     broker_.drop_spare();
     bool late = false;
+    broker_.program_ended();
+    const auto farewell_timer = loop_.after(kFarewellMax, [&] { late = true; });
+    loop_.run([&] { return late || !broker_.says_farewell(); });
+    loop_.cancel(farewell_timer);
+    late = false;
     const auto timer = loop_.after(kChildrenEndMax, [&] { late = true; });
     loop_.run([&] { return late || !broker_.has_children(); });
     loop_.cancel(timer);

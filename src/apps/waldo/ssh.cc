@@ -65,7 +65,10 @@ std::vector<std::string> ssh_command(const SshSettings& settings, const std::str
                                       "-oServerAliveInterval=15", "-oServerAliveCountMax=3"};
   if (!settings.may_prompt) command.push_back("-oBatchMode=yes");
   if (!settings.has_connect_timeout) command.push_back("-oConnectTimeout=10");
-  if (!settings.control_path.empty()) {
+  if (settings.own_connection) {
+    command.push_back("-oControlMaster=no");
+    command.push_back("-oControlPath=none");
+  } else if (!settings.control_path.empty()) {
     command.push_back("-oControlMaster=auto");
     command.push_back("-oControlPath=" + settings.control_path);
     command.push_back("-oControlPersist=no");

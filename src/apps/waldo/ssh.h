@@ -20,6 +20,7 @@ struct SshSettings {
   bool program_is_ours = true;       // false: WALDO_SSH named it; we assume nothing but options, host, command
   std::string remote_waldo;          // WALDO_REMOTE; "" is `waldo` on the PATH there, then ~/.local/bin/waldo
   std::string control_path;          // "" is no ControlMaster of ours
+  bool own_connection = false;       // share none, neither ours nor the user's
   bool may_prompt = false;           // the terminal is the user's and this is the first link
   bool has_connect_timeout = false;  // the user's configuration has one
 };
