@@ -13,6 +13,8 @@ PYTHON ?= python3
 TORCH_PIP_ARGS ?=
 PIP ?= $(VENV)/bin/python -m pip install --disable-pip-version-check -q
 FUZZ_SECONDS ?= 20
+SEEDS ?= 1000
+FROM ?= 1
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 CONFORMANCE_ARGS ?=
@@ -100,7 +102,7 @@ define run_preset
 	ctest --preset $(1) -j $(JOBS) --no-tests=error
 endef
 
-.PHONY: check asan tsan clang fuzz
+.PHONY: check asan tsan clang sim fuzz
 check: $(STAMPS)/debian-build  ## the torch-free C++ tests, in minutes from nothing; needs Debian packages only
 	$(call run_preset,check)
 
@@ -114,6 +116,11 @@ clang: $(VENV)/.packages  ## everything compiles with clang 14 too (g++ 12 is wh
 	scripts/debian.sh clang
 	cmake --preset clang > build/clang.log || { cat build/clang.log; exit 1; }
 	cmake --build --preset clang -j $(JOBS)
+
+sim: $(STAMPS)/debian-build  ## sessions on a bad network, simulated: SEEDS (1000) of them, from FROM (1); a failure names its seed
+	cmake --preset check > build/check.log || { cat build/check.log; exit 1; }
+	cmake --build --preset check -j $(JOBS) --target sim
+	build/check/tests/sim/sim --seeds $(SEEDS) --from $(FROM) --jobs $(JOBS)
 
 fuzz: $(STAMPS)/debian-build  ## run every fuzz target for FUZZ_SECONDS (20)
 	scripts/debian.sh clang
