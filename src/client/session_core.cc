@@ -192,8 +192,11 @@ void SessionCore::end(std::chrono::milliseconds timeout) {
   if (forked()) return;  // its locks may be held for ever
   ended_.store(true);
   for (const auto& queue : queues_) queue->end_with(Recorder::kEnded, ended_status());
-  if (!lost()) close(timeout);
-  if (reconnector_) reconnector_->stop();
+  const bool was_lost = lost();
+  if (!was_lost) close(timeout);
+  if (!reconnector_) return;
+  reconnector_->stop();
+  if (was_lost) reconnector_->session_is_over();  // nobody is there to be told; asking would start a daemon there
 }
 
 void SessionCore::close(std::chrono::milliseconds timeout) {
