@@ -310,6 +310,7 @@ def daemon(state, started):
     assert os.read(read, 1) == b"+"
     os.close(read)
     yield process
+    run([WALDO, "down", "-q"], XDG_STATE_HOME=state)  # a killed program's session would wait for its grace
     process.terminate()
     process.wait(10)
     process.stderr.close()
@@ -350,13 +351,22 @@ def test_sessions_are_listed_and_ended(daemon, state, started, script):
     nothing_left(process)
 
 
-def test_sigterm_ends_workers_and_removes_the_socket(daemon, state, started, script):
+def test_sigterm_ends_the_daemon_alone(daemon, state, started, script):
+    """Goal: a daemon that is started anew loses no session: the next one adopts its workers."""
     process = started("run", "--on", f"unix:{daemon_socket(state)}", script(TOUCH + "while True: x.sum().item()\n"))
     assert process.stdout.readline().startswith("ready")
     daemon.terminate()
     assert daemon.wait(5) == 0
-    assert process.wait(10) == 9
     assert not list(Path(state).rglob("daemon.sock"))
+    assert process.poll() is None
+    started("daemon", XDG_STATE_HOME=state)
+
+    def sessions():
+        return json.loads(run([WALDO, "ls", "--json"], XDG_STATE_HOME=state).ok().stdout)["sessions"]
+
+    assert until(sessions, 10)
+    run([WALDO, "down"], XDG_STATE_HOME=state).ok()
+    assert process.wait(10) == 9
 
 
 def test_an_idle_daemon_ends(state):
