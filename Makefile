@@ -13,6 +13,7 @@ PYTHON ?= python3
 TORCH_PIP_ARGS ?=
 PIP ?= $(VENV)/bin/python -m pip install --disable-pip-version-check -q
 FUZZ_SECONDS ?= 20
+SOAK_ARGS ?=
 SEEDS ?= 1000
 FROM ?= 1
 PYTEST_ARGS ?=
@@ -101,6 +102,17 @@ define run_preset
 	cmake --build --preset $(1) -j $(JOBS)
 	ctest --preset $(1) -j $(JOBS) --no-tests=error
 endef
+
+.PHONY: kills cuts soak
+kills: build  ## kill -9 of each process at each moment of a run: the whole matrix, and what each took
+	WALDO_KILLS=all $(VENV)/bin/python -m pytest -q -s tests/e2e/test_kills.py $(PYTEST_ARGS)
+
+cuts: build $(STAMPS)/debian-test  ## 100 cuts and an outage of 60 s in a training over sshd; a training cut after each of its bytes
+	WALDO_CUTS=100 WALDO_OUTAGE=60 $(VENV)/bin/python -m pytest -q -s tests/e2e/test_ssh.py -k cuts $(PYTEST_ARGS)
+	WALDO_BYTES_STRIDE=1 $(VENV)/bin/python -m pytest -q -s tests/e2e/test_every_byte.py $(PYTEST_ARGS)
+
+soak: build  ## an hour of 20 sessions with kills and cuts at random (SOAK_ARGS="--minutes 10 --sessions 6")
+	PYTHONPATH=tests:tests/e2e $(VENV)/bin/python tests/e2e/soak.py $(SOAK_ARGS)
 
 .PHONY: check asan tsan clang sim fuzz
 check: $(STAMPS)/debian-build  ## the torch-free C++ tests, in minutes from nothing; needs Debian packages only

@@ -1,7 +1,19 @@
-"""The training that tests of resuming disturb, and what it prints when nobody does."""
+"""What tests of resuming share: another host, the training that they disturb, and what it prints when nobody does."""
+
+import tempfile
+from pathlib import Path
 
 import pytest
+from host import Host
 from support import ROOT, waldo_run
+
+
+@pytest.fixture
+def host():
+    with tempfile.TemporaryDirectory(prefix="w") as folder:
+        host = Host(Path(folder))
+        yield host
+        host.close()
 
 
 @pytest.fixture(scope="session")
@@ -11,12 +23,12 @@ def program():
 
 @pytest.fixture(scope="session")
 def uncut(program):
-    """uncut(n): the output of n undisturbed steps."""
-    printed = {}
+    """uncut(n): what n undisturbed steps print. One run serves many tests."""
+    printed = []
 
     def of(steps):
-        if steps not in printed:
-            printed[steps] = waldo_run(program, str(steps)).ok().stdout
-        return printed[steps]
+        if len(printed) < steps + 1:  # "ready", then a line per step
+            printed[:] = waldo_run(program, str(max(2 * steps, 500))).ok().stdout.splitlines(keepends=True)
+        return "".join(printed[: steps + 1])
 
     return of

@@ -21,5 +21,3 @@ for step in range(steps):
     print(step, loss.item().hex(), flush=True)
     if stop and os.path.exists(stop):
         break
-total = sum(p.double().sum() for p in model.parameters())
-print("end", total.item().hex(), flush=True)
