@@ -26,7 +26,13 @@ Status Queue::ask(PlanId plan, std::span<const Slot> slots, std::span<const std:
     return to.call(plan, slots, scalars, wire::Answer::kReport);
   }));
   core_.count_ask();
-  WALDO_TRY(finish_pending(pending, call, Counted::kAlways));
+  if (Status status = finish_pending(pending, call, Counted::kAlways); !status.ok()) {
+    // The very call that was asked for has failed: who reads the error stands at its line and needs no operator's name.
+    StatusDetail detail = status.detail();
+    if (detail.call != call.raw || detail.queue != id_.raw) return status;
+    detail.op.clear();
+    return Status(status.kind(), status.text(), std::move(detail));
+  }
   if (report != nullptr) *report = std::move(pending->report);
   return {};
 }

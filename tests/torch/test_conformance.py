@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 
 
@@ -14,11 +16,23 @@ def conformance(tmp_path, *arguments):
     ran = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=3600)
     print(ran.stdout)
     assert ran.returncode == 0, f"{ran.stdout[-6000:]}\n{ran.stderr[-3000:]}"
+    return ran.stdout
 
 
 def test_a_fourth_of_all_operators(tmp_path):
     """Goal: 170 operators in float32 give what the CPU gives: forward, backward, out=, in-place, strided, errors."""
     conformance(tmp_path, "--dtypes", "float32", "--every", "4", "--samples-max", "2")
+
+
+def test_some_operators_of_every_dtype(tmp_path):
+    """Goal: so do some of the other dtypes."""
+    conformance(tmp_path, "--dtypes", "bfloat16,float16,int64,bool,complex64", "--every", "23", "--samples-max", "5")
+
+
+@pytest.mark.parametrize("suite", ["module", "optim"])
+def test_some_of(suite, tmp_path):
+    """Goal: modules and optimizers too."""
+    conformance(tmp_path, "--suites", suite, "--dtypes", "float32", "--every", "7")
 
 
 def test_a_crash_is_one_variants(tmp_path):

@@ -16,6 +16,7 @@
 #include "frontends/torch/errors.h"
 #include "frontends/torch/far_tensor.h"
 #include "frontends/torch/inline_vector.h"
+#include "frontends/torch/layers.h"
 #include "frontends/torch/meta.h"
 #include "frontends/torch/plan.h"
 #include "frontends/torch/plan_key.h"
@@ -391,6 +392,7 @@ void take_conformed(DevicePlans& plans, client::Queue& queue) {
     Plan* plan = plans.by_number[id.raw];
     auto known = Plan::Mode::kKnown;
     plan->mode.compare_exchange_strong(known, Plan::Mode::kConformed, std::memory_order_acq_rel);
+    if (plan->op != nullptr) count_layer(plan->op->name(), Layer::kConformed);
   }
 }
 
@@ -407,11 +409,14 @@ Plan* make_plan(const Operator& op, const c10::IValue* arguments, const CallKey&
   }
   auto body = describe_call(op, arguments, key);
   if (!told) {
+    count_layer(op.name(), asks_always ? Layer::kAsked : Layer::kLearned);
     return define(queue, key, body, asks_always ? Plan::Mode::kAsk : Plan::Mode::kLearn, reads,
                   creates_max(op, arguments), {});
   }
   body.outputs = to_wire(told->outputs, reads, tensor_places(op, arguments));
-  return define(queue, key, body, Plan::Mode::kKnown, reads, 0, std::move(told->outputs));
+  Plan* plan = define(queue, key, body, Plan::Mode::kKnown, reads, 0, std::move(told->outputs));
+  plan->op = &op;
+  return plan;
 }
 
 void apply_resizes(const std::vector<Resize>& resizes, const c10::IValue* arguments) {

@@ -25,6 +25,7 @@
 
 #include "frontends/torch/device.h"
 #include "frontends/torch/forward.h"
+#include "frontends/torch/kernels_made_of.h"
 #include "frontends/torch/op_table.h"
 #include "frontends/torch/register.h"
 #include "frontends/torch/storage.h"
@@ -267,6 +268,8 @@ void register_kernels() {
                       c10::BoxedKernel::makeFromFunctor(std::make_unique<ForwardKernel>(handle))));
   }
   register_hand_kernels(*library);
+  register_made_of_kernels();
+  register_sparse_kernels();
   at::native::_fused_sdp_choice_stub.set_cuda_dispatch_ptr(&sdp_choice);
 }
 

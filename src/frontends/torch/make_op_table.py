@@ -6,6 +6,11 @@ machine and its output is checked in. One line per operator that lists CUDA, its
 
     WALDO_OP("aten::add.Tensor", kPlain)
 
+and one per operator whose kernel for sparse or nested tensors is the same function for CPU and CUDA (it calls operators on
+the plain tensors that such a tensor is made of):
+
+    WALDO_SHARED("aten::sin", SparseCPU, SparseCUDA)
+
 Usage: make_op_table.py [OUTPUT_FOLDER]
 """
 
@@ -41,13 +46,41 @@ def operators(entries):
             yield name, bool(tags & ALWAYS_ASK_TAGS)
 
 
+# Kinds of tensors that are made of plain ones, and the functions on plain tensors that make them.
+SHARED_KEYS = (("SparseCPU", "SparseCUDA"), ("SparseCsrCPU", "SparseCsrCUDA"), ("NestedTensorCPU", "NestedTensorCUDA"))
+MAKERS = {
+    "_to_sparse.sparse_dim", "_to_sparse", "_to_sparse_csr", "_to_sparse_csc", "_to_sparse_bsr", "_to_sparse_bsc",
+    "sparse_mask", "_nested_from_padded", "_nested_tensor_from_mask", "_nested_tensor_from_mask_left_aligned",
+    "_nested_view_from_buffer", "_embedding_bag_backward",
+}  # fmt: skip
+
+
+# CUDA's function is another, but the CPU's is nothing but operators on the plain tensors too.
+GENERIC = {"to_padded_tensor": "NestedTensor_to_padded_tensor_generic"}
+
+
+def shared(entries):
+    """Yields (name, CPU's key, CUDA's key) where both have one function."""
+    for entry in entries:
+        name = entry["func"].split("(")[0].strip()
+        functions = {k.strip(): f for keys, f in (entry.get("dispatch") or {}).items() for k in keys.split(",")}
+        for cpu, cuda in SHARED_KEYS + ((("CPU", "CUDA"),) if name in MAKERS else ()):
+            generic = cpu in functions and functions[cpu] == GENERIC.get(name)
+            if cuda in functions and (generic or functions.get(cpu) == functions[cuda]):
+                yield name, cpu, cuda
+
+
 def main():
     source = pathlib.Path(torchgen.__file__).parent / "packaged/ATen/native/native_functions.yaml"
     major, minor = importlib.metadata.version("torch").split(".")[:2]
     here = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).parent
-    found = sorted(operators(yaml.safe_load(source.read_text())))
+    entries = yaml.safe_load(source.read_text())
+    found, both = sorted(operators(entries)), sorted(shared(entries))
     lines = [f"// Made by make_op_table.py from torch {major}.{minor}; {len(found)} operators. Do not edit."]
     lines += [f'WALDO_OP("aten::{name}", {"kAsk" if is_asked else "kPlain"})' for name, is_asked in found]
+    lines += ["#ifdef WALDO_SHARED"]
+    lines += [f'WALDO_SHARED("aten::{name}", {cpu}, {cuda})' for name, cpu, cuda in both]
+    lines += ["#endif"]
     target = here / f"op_table_{major}_{minor}.inc"
     target.write_text("\n".join(lines) + "\n")
     print(f"{target.name}: {len(found)} operators", file=sys.stderr)

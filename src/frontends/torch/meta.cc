@@ -10,6 +10,7 @@
 
 #include <exception>
 
+#include "frontends/torch/layers.h"
 #include "frontends/torch/meta_rules.h"
 
 namespace waldo::torch_frontend {
@@ -193,7 +194,10 @@ class MetaCall {
 std::optional<Foretold> foretell(const Operator& op, const c10::IValue* arguments, const CallKey& key) {
   Foretold told;
   if (const Rule rule = rule_for(op.name())) {
-    if (rule(arguments, &told.outputs)) return told;
+    if (rule(arguments, &told.outputs)) {
+      count_layer(op.name(), Layer::kRule);
+      return told;
+    }
     told.outputs.clear();
   }
   if (op.meta) {
@@ -201,13 +205,19 @@ std::optional<Foretold> foretell(const Operator& op, const c10::IValue* argument
       MetaCall call(op, arguments, key);
       call.run(op);
       told.resizes = call.resizes();
-      if (!told.resizes.empty() || call.outputs(&told.outputs)) return told;
+      if (!told.resizes.empty() || call.outputs(&told.outputs)) {
+        count_layer(op.name(), Layer::kMeta);
+        return told;
+      }
     } catch (const std::exception&) {
       // The worker's own error is the better one.
     }
     return std::nullopt;
   }
-  if (outputs_are_arguments(op, arguments, &told.outputs)) return told;
+  if (outputs_are_arguments(op, arguments, &told.outputs)) {
+    count_layer(op.name(), Layer::kArguments);
+    return told;
+  }
   return std::nullopt;
 }
 

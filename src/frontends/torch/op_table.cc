@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "frontends/torch/kernels_made_of.h"
 #include "frontends/torch/register.h"
 
 #if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR == 13
@@ -249,7 +250,7 @@ std::vector<c10::OperatorHandle> forwarded_operators() {
     auto handle = dispatcher.findSchema(operator_name);
     if (!handle) continue;
     std::string name = name_of(operator_name);
-    if (kByHand.contains(name) || kStayComposite.contains(name)) continue;
+    if (kByHand.contains(name) || kStayComposite.contains(name) || is_made_of_plain(name)) continue;
     const bool decomposed = handle->hasKernelForDispatchKey(c10::DispatchKey::CompositeExplicitAutogradNonFunctional);
     if (!listed.contains(name) && !decomposed && !kAlsoForwarded.contains(name)) continue;
     found.emplace_back(std::move(name), *handle);

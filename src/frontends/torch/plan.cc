@@ -68,6 +68,8 @@ void add_tensor(wire::Argument& argument, const c10::IValue& value, const CallKe
     return;
   }
   const at::Tensor& tensor = value.toTensor();
+  TORCH_CHECK(tensor.dim() <= static_cast<int64_t>(limits::tensor_dim_max), "only tensors with up to ",
+              limits::tensor_dim_max, " dims are supported");
   const StorageRef* ref = storage_ref(*tensor.unsafeGetTensorImpl());
   if (ref == nullptr) {
     TORCH_CHECK_NOT_IMPLEMENTED(!in_list, "a CPU tensor in a list of tensors cannot be sent to a Waldo device");

@@ -71,6 +71,7 @@ struct Plan {
   std::vector<Resize> resizes;
   bool shares_storages = false;  // two outputs lie in one new storage
   bool learned = false;          // `outputs` are what the worker itself said
+  const Operator* op = nullptr;  // of a plan that was foretold
   std::atomic<Plan*> newer{nullptr};
 };
 

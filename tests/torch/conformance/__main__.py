@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from . import sweep
-from .report import describe, key_of, read, show, table
+from .report import describe, key_of, layers, read, show, table
 
 HERE = Path(__file__).parent
 PHASES = ("forward", "backward", "out", "inplace", "noncontiguous", "errors")
@@ -36,6 +36,7 @@ def arguments():
     parser.add_argument("--report", type=Path, nargs="*", help="run nothing: the table of these files")
     parser.add_argument("--show", help="print findings of this class, or all")
     parser.add_argument("--every", type=int, default=1, help="only every N-th variant")
+    parser.add_argument("--layers", action="store_true", help="print which layer told what each operator makes")
     return parser.parse_args()
 
 
@@ -128,6 +129,8 @@ def run_shard(variants, path, options, log):
 def print_all(results, options):
     if options.show:
         show(results, options.show)
+    elif options.layers:
+        layers(results)
     else:
         table(results)
 

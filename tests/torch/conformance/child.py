@@ -17,11 +17,20 @@ waldo.connect("local")
 import torch  # noqa: E402 (after waldo has been asked for)
 
 
+def layer_counts():
+    """Per operator, how many plans each layer has told, in order of LAYERS in report.py, and how many were wrong."""
+    from waldo._torch import native
+
+    module = native.get()
+    return module.layer_counts() if hasattr(module, "layer_counts") else {}
+
+
 def tried_as_json(job):
     from . import modules, optimizers, phases, suites
 
     suite, name, dtype = job["suite"], job["name"], job["dtype"]
     start, before = time.monotonic(), waldo.stats()
+    layers_before = layer_counts()
     answer = {"suite": suite, "name": name, "dtype": dtype}
     try:
         if suite == "crash":  # of the driver's own test
@@ -48,6 +57,12 @@ def tried_as_json(job):
     except RuntimeError as error:
         answer["findings"].append({"phase": "after", "sample": -1, "kind": "crash", "text": str(error)[:400]})
         answer["lost"] = True
+    layers = layer_counts()
+    answer["layers"] = {
+        op: [a - b for a, b in zip(counts, layers_before.get(op, [0] * len(counts)))]
+        for op, counts in layers.items()
+        if counts != layers_before.get(op)
+    }
     answer["seconds"] = round(time.monotonic() - start, 2)
     return answer
 

@@ -1,4 +1,4 @@
-"""What a sweep found: tables by dtype and by class of failure."""
+"""What a sweep found: tables by dtype, by class of failure, by layer."""
 
 import json
 import sys
@@ -61,3 +61,17 @@ def show(results, kind):
 def describe(result, finding):
     names = (result["name"], result["dtype"], finding["phase"], str(finding["sample"]), finding["kind"])
     return " | ".join([*names, finding["text"].strip().splitlines()[-1] if finding["text"].strip() else ""])
+
+
+LAYERS = ("rule", "Meta", "arguments", "learned", "asked", "conformed")
+
+
+def layers(results, file=sys.stdout):
+    """Plans by what told them, per operator; those that were conformed first: their layer is wrong for this worker."""
+    total = {}
+    for result in results:
+        for op, counts in result.get("layers", {}).items():
+            total[op] = [a + b for a, b in zip(total.get(op, [0] * len(LAYERS)), counts)]
+    print(f"{'operator':56}" + "".join(f"{name:>10}" for name in LAYERS), file=file)
+    for op, counts in sorted(total.items(), key=lambda t: (-t[1][-1], t[0])):
+        print(f"{op:56}" + "".join(f"{count or '':>10}" for count in counts), file=file)

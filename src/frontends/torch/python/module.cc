@@ -12,6 +12,7 @@
 #include "frontends/torch/errors.h"
 #include "frontends/torch/forward_flags.h"
 #include "frontends/torch/generator.h"
+#include "frontends/torch/layers.h"
 #include "frontends/torch/memory_info.h"
 #include "frontends/torch/pinned.h"
 #include "frontends/torch/python/interpreter.h"
@@ -171,6 +172,15 @@ void define_session(py::module_& module) {
       places.append(std::move(entry));
     }
     result["waits_at"] = std::move(places);
+    return result;
+  });
+  module.def("layer_counts", [] {
+    py::dict result;
+    for (const auto& [op, counts] : layer_counts()) {
+      py::list numbers;
+      for (const uint64_t count : counts) numbers.append(count);
+      result[op.c_str()] = std::move(numbers);
+    }
     return result;
   });
   module.def(

@@ -9,6 +9,7 @@
 #include "server/backends/torch/device.h"
 #include "server/backends/torch/errors.h"
 #include "server/backends/torch/queue.h"
+#include "server/backends/torch/sparse.h"
 #include "server/backends/torch/substitutes.h"
 
 namespace waldo::torch_backend {
@@ -94,6 +95,7 @@ Result<std::unique_ptr<server::Backend>> make_backend(const std::string& options
     } else {
       register_substitutes();
     }
+    register_sparse();
     shared->queue_count = static_cast<uint16_t>(count);
     for (MemoryCount& memory : shared->memory) memory.cap = options.memory_bytes;
     if (options.intra_op_threads > 0) at::set_num_threads(static_cast<int>(options.intra_op_threads));

@@ -62,7 +62,10 @@ Status status_of_current_exception(std::string_view op) {
     } catch (const c10::AcceleratorError& e) {
       return device_error(ErrorClass::kAccelerator, e.what_without_backtrace(), op);
     } catch (const c10::Error& e) {
-      const std::string text = e.what_without_backtrace();
+      std::string text = e.what_without_backtrace();
+      // CUDA has half-precision FFTs, so the client does not refuse them; on a CPU PyTorch itself says it so.
+      constexpr std::string_view kNoFft = "MKL FFT doesn't support tensors of type: ";
+      if (text.starts_with(kNoFft)) text.replace(0, kNoFft.size(), "Unsupported dtype ");
       return device_error(speaks_of_memory(text) ? ErrorClass::kOutOfMemory : ErrorClass::kRuntime,
                           speaks_of_memory(text) ? "CUDA out of memory. " + text : text, op);
     } catch (const std::bad_alloc&) {

@@ -134,6 +134,21 @@ Tensor baddbmm_wide(const Tensor& self, const Tensor& a, const Tensor& b, c10::S
   return at::baddbmm(self.to(dtype), a.to(dtype), b.to(dtype), beta, alpha);
 }
 
+Tensor& mm_wide_out(const Tensor& self, const Tensor& other, c10::ScalarType dtype, Tensor& out) {
+  return at::mm_out(out, self.to(dtype), other.to(dtype));
+}
+Tensor& bmm_wide_out(const Tensor& self, const Tensor& other, c10::ScalarType dtype, Tensor& out) {
+  return at::bmm_out(out, self.to(dtype), other.to(dtype));
+}
+Tensor& addmm_wide_out(const Tensor& self, const Tensor& a, const Tensor& b, c10::ScalarType dtype,
+                       const at::Scalar& beta, const at::Scalar& alpha, Tensor& out) {
+  return at::addmm_out(out, self.to(dtype), a.to(dtype), b.to(dtype), beta, alpha);
+}
+Tensor& baddbmm_wide_out(const Tensor& self, const Tensor& a, const Tensor& b, c10::ScalarType dtype,
+                         const at::Scalar& beta, const at::Scalar& alpha, Tensor& out) {
+  return at::baddbmm_out(out, self.to(dtype), a.to(dtype), b.to(dtype), beta, alpha);
+}
+
 // The parts of SyncBatchNorm. Statistics are float for half inputs, as on CUDA; channels are dimension 1.
 
 c10::ScalarType wide_type(const Tensor& tensor) {
@@ -242,6 +257,10 @@ void register_substitutes() {
     cpu->impl("bmm.dtype", bmm_wide);
     cpu->impl("addmm.dtype", addmm_wide);
     cpu->impl("baddbmm.dtype", baddbmm_wide);
+    cpu->impl("mm.dtype_out", mm_wide_out);
+    cpu->impl("bmm.dtype_out", bmm_wide_out);
+    cpu->impl("addmm.dtype_out", addmm_wide_out);
+    cpu->impl("baddbmm.dtype_out", baddbmm_wide_out);
     cpu->impl("batch_norm_stats", batch_norm_stats);
     cpu->impl("batch_norm_elemt", batch_norm_elemt);
     cpu->impl("batch_norm_gather_stats", batch_norm_gather_one_count);
