@@ -136,9 +136,10 @@ def _fill_names() -> None:
 
 
 def _after_torch() -> None:
-    from waldo._torch import legacy, printing, storage, threads
+    from waldo._torch import legacy, printing, settings, storage, threads
 
     storage.patch()
     printing.patch()
     legacy.patch()
     threads.patch()
+    settings.patch()

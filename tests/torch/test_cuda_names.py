@@ -307,16 +307,14 @@ def test_accelerator():
 
 
 UNAVAILABLE = {
-    "CUDAGraph": lambda: torch.cuda.CUDAGraph(),
-    "MemPool": lambda: torch.cuda.MemPool(),
+    "CUDAPluggableAllocator": lambda: torch.cuda.memory.CUDAPluggableAllocator("libc.so.6", "malloc", "free"),
     "memory_snapshot": lambda: torch.cuda.memory_snapshot(),
     "_record_memory_history": lambda: torch.cuda.memory._record_memory_history(),
     "current_blas_handle": lambda: torch.cuda.current_blas_handle(),
     "set_sync_debug_mode": lambda: torch.cuda.set_sync_debug_mode("warn"),
     "tunable": lambda: torch.cuda.tunable.enable(True),
-    "caching_allocator_alloc": lambda: torch.cuda.caching_allocator_alloc(512),
+    "utilization": lambda: torch.cuda.utilization(),
     "process": lambda: torch.ones(2, device="cuda").untyped_storage()._share_cuda_(),
-    "cufft_plan_cache": lambda: torch.backends.cuda.cufft_plan_cache[0].size,
 }
 
 
@@ -334,6 +332,10 @@ def test_backends_answer():
         assert not torch.backends.cudnn.enabled
     torch.backends.cuda.matmul.allow_tf32 = False
     assert torch.backends.cuda.preferred_linalg_library() is not None
+    assert torch.backends.cuda.cufft_plan_cache[1].max_size == 4096
+    torch.backends.cuda.cufft_plan_cache[1].max_size = 7
+    assert [torch.backends.cuda.cufft_plan_cache[i].max_size for i in range(2)] == [4096, 7]
+    assert torch.backends.cuda.cufft_plan_cache.size == 0
     assert not torch.cuda.is_current_stream_capturing()
     assert not torch.cuda.tunable.is_enabled()
     torch.cuda.nvtx.range_push("x")

@@ -11,7 +11,7 @@ import itertools
 import types
 from typing import Any
 
-from waldo._torch import comm, native, unavailable
+from waldo._torch import comm, graphs, native, settings, unavailable
 from waldo._torch.properties import DeviceProperties, properties_of
 
 # What programs compare with; the devices are reached through operators, whatever the worker's CUDA really is.
@@ -27,6 +27,8 @@ def fill() -> None:
     for name, value in _names(core).items():
         if not hasattr(core, name):
             setattr(core, name, value)
+    core._acceleratorGraph = graphs.CUDAGraph
+    core._accelerator_emptyHostCache = _nothing  # nothing pinned is kept when it is freed
     core._has_cuda = True
     core._has_cudnn = True
     core._has_magma = True
@@ -35,7 +37,7 @@ def fill() -> None:
 
 def _names(core: Any) -> dict[str, Any]:
     names: dict[str, Any] = {}
-    for group in (unavailable.names(), _devices(), _streams(), _memory(), _libraries(), comm.names()):
+    for group in (unavailable.names(), _devices(), _streams(), _memory(), _libraries(), settings.names(), comm.names()):
         names.update(group)
     return names
 
@@ -77,7 +79,6 @@ def _devices() -> dict[str, Any]:
 
 def _streams() -> dict[str, Any]:
     module = native.get()
-    pool_handles = itertools.count(1)
     debug_mode = 0
 
     def set_debug_mode(mode: int) -> None:
@@ -106,8 +107,9 @@ def _streams() -> dict[str, Any]:
         "_cuda_sleep": _nothing,  # delays change no value
         "_cuda_set_sync_debug_mode": set_debug_mode,
         "_cuda_get_sync_debug_mode": lambda: debug_mode,
-        "_cuda_isCurrentStreamCapturing": lambda: False,
-        "_graph_pool_handle": lambda: (0, next(pool_handles)),
+        "_cuda_isCurrentStreamCapturing": graphs.is_capturing,
+        "_graph_pool_handle": graphs.new_pool,
+        "_CUDAGraph": graphs.CUDAGraph,
     }
 
 

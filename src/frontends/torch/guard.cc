@@ -32,6 +32,9 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
   void* getStreamNativeHandle(const c10::Stream stream) const override {
     return reinterpret_cast<void*>(stream.id());  // an opaque name; nothing here can use it
   }
+  // Every dtype: what a worker's device cannot compute it says itself.
+  c10::DeviceCapability getDeviceCapability(c10::Device) const override { return {}; }
+  bool isStreamCapturing(const c10::Stream&) const override { return is_capturing(); }
   bool queryStream(const c10::Stream& stream) const override { return query_device(stream.device_index()); }
   void synchronizeStream(const c10::Stream& stream) const override { synchronize_device(stream.device_index()); }
   void synchronizeDevice(const c10::DeviceIndex device) const override { synchronize_device(device); }

@@ -4,9 +4,11 @@
 // uses cuDNN where it has it, inside the operators it is sent.
 #include <ATen/detail/CUDAHooksInterface.h>
 
+#include <array>
+#include <atomic>
+
 #include "client/session.h"
 #include "frontends/torch/device.h"
-#include "frontends/torch/errors.h"
 #include "frontends/torch/generator.h"
 #include "frontends/torch/pinned.h"
 #include "frontends/torch/register.h"
@@ -15,7 +17,7 @@
 namespace waldo::torch_frontend {
 namespace {
 
-constexpr const char* kNoFftPlans = "FFT plans are made and kept on the worker";
+constexpr int64_t kFftPlansMax = 4096;  // CUDA's default
 
 class Hooks final : public at::CUDAHooksInterface {
  public:
@@ -53,15 +55,24 @@ class Hooks final : public at::CUDAHooksInterface {
   at::Allocator* getPinnedMemoryAllocator() const override { return pinned_allocator(); }
   at::Allocator* getCUDADeviceAllocator() const override { return allocator(); }
 
-  int64_t cuFFTGetPlanCacheMaxSize(c10::DeviceIndex) const override { not_here("cufft_plan_cache.max_size"); }
-  void cuFFTSetPlanCacheMaxSize(c10::DeviceIndex, int64_t) const override { not_here("cufft_plan_cache.max_size"); }
-  int64_t cuFFTGetPlanCacheSize(c10::DeviceIndex) const override { not_here("cufft_plan_cache.size"); }
-  void cuFFTClearPlanCache(c10::DeviceIndex) const override { not_here("cufft_plan_cache.clear"); }
+  // FFT plans are made and kept by the worker: there are none here, and the wanted number is only kept.
+  int64_t cuFFTGetPlanCacheMaxSize(c10::DeviceIndex device) const override { return fft_plans_max(device); }
+  void cuFFTSetPlanCacheMaxSize(c10::DeviceIndex device, int64_t max_size) const override {
+    TORCH_CHECK(max_size >= 0, "cuFFT plan cache size must be non-negative, but got ", max_size);
+    fft_plans_max(device) = max_size;
+  }
+  int64_t cuFFTGetPlanCacheSize(c10::DeviceIndex) const override { return 0; }
+  void cuFFTClearPlanCache(c10::DeviceIndex) const override {}
   std::string showConfig() const override { return "  - Waldo " WALDO_VERSION " provides the CUDA devices\n"; }
 
  private:
-  [[noreturn]] static void not_here(const char* what) {
-    throw_not_available((std::string("torch.backends.cuda.") + what).c_str(), kNoFftPlans);
+  static std::atomic<int64_t>& fft_plans_max(c10::DeviceIndex device) {
+    static auto* const kept = [] {
+      auto* all = new std::array<std::atomic<int64_t>, kDevicesMax>();
+      for (auto& max : *all) max = kFftPlansMax;
+      return all;
+    }();
+    return (*kept)[static_cast<size_t>(resolve_device(device))];
   }
 };
 

@@ -17,6 +17,7 @@ namespace {
 constexpr c10::StreamId kPoolSize = 32;
 
 thread_local std::array<c10::StreamId, kDevicesMax> t_current_stream{};
+std::atomic<bool> g_capturing{false};
 
 c10::Stream stream_of(c10::DeviceIndex device, c10::StreamId id) {
   return c10::Stream(c10::Stream::UNSAFE, c10::Device(c10::DeviceType::CUDA, device), id);
@@ -25,6 +26,9 @@ c10::Stream stream_of(c10::DeviceIndex device, c10::StreamId id) {
 client::Queue& queue_of(c10::DeviceIndex device) { return queue_for(c10::Device(c10::DeviceType::CUDA, device)); }
 
 }  // namespace
+
+void set_capturing(bool capturing) { g_capturing.store(capturing, std::memory_order_relaxed); }
+bool is_capturing() { return g_capturing.load(std::memory_order_relaxed); }
 
 c10::Stream current_stream(c10::DeviceIndex device) {
   const auto index = resolve_device(device);

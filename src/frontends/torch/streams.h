@@ -21,6 +21,10 @@ WALDO_TORCH_API c10::Stream default_stream(c10::DeviceIndex device);
 WALDO_TORCH_API c10::Stream pool_stream(c10::DeviceIndex device, int priority);  // lower is more urgent; < 0: high
 WALDO_TORCH_API int stream_priority(c10::StreamId id);
 
+// Does python/waldo/_torch/capture.py write down what runs? Then every stream is capturing.
+WALDO_TORCH_API void set_capturing(bool capturing);
+WALDO_TORCH_API bool is_capturing();
+
 // Has everything recorded for the device ended? Never waits: the first question sends a probe.
 WALDO_TORCH_API bool query_device(c10::DeviceIndex device);
 

@@ -55,6 +55,8 @@ void define_devices(py::module_& module) {
     const c10::StreamData3 data = default_stream(index_of(device)).pack3();
     return py::make_tuple(data.stream_id, static_cast<int>(data.device_index), static_cast<int>(data.device_type));
   });
+  module.def("set_capturing", &set_capturing);
+  module.def("is_capturing", &is_capturing);
   module.def("set_stream", [](int64_t stream_id, int64_t device, int64_t) {
     const auto index = index_of(device);
     set_device(index);
