@@ -144,3 +144,12 @@ def linear_cross_entropy(*args, **kwargs):
         return torch.nn.functional.linear_cross_entropy(*args, **kwargs)
     finally:
         sys.modules[original.__name__] = original
+
+
+@reference("sparse.mm.reduce")
+def sparse_mm_reduce(*args, **kwargs):
+    """CUDA has no kernel for it."""
+    raise NotImplementedError(
+        "Could not run 'aten::_sparse_mm_reduce_impl' with arguments from the 'SparseCsrCUDA' backend. "
+        "This could be because the operator doesn't exist for this backend"
+    )
