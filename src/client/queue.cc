@@ -217,7 +217,7 @@ uint64_t Queue::collect(std::vector<Buffer>& frames, uint64_t bytes_max) {
   uint64_t left = 0;
   {
     std::lock_guard guard(recorder_.lock);
-    recorder_.kicked.store(false, std::memory_order_seq_cst);  // pairs with free_slot(): see SlotTable::drain()
+    recorder_.kicked.store(false, std::memory_order_seq_cst);  // pairs with free_slot(): see SlotTable::take_dropped()
     if (recorder_.slots.any_dropped()) recorder_.put_dropped();
     left = recorder_.take_frames(frames, bytes_max);
     if (left != 0) recorder_.kicked.store(true, std::memory_order_relaxed);

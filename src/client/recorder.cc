@@ -4,24 +4,27 @@
 
 namespace waldo::client {
 
-void Recorder::put_many(const Slot* few) {
-  dropped_.insert(dropped_.begin(), few, few + kFewDropped);
-  frees += dropped_.size();
+void Recorder::put_many(SlotTable::Dropped dropped) {
+  std::vector<Slot> all;
+  all.reserve(dropped.count);
+  slots.give_back(dropped, [&](Slot slot, void* owner) {
+    if (owner != nullptr) released(owner);
+    all.push_back(slot);
+  });
+  frees += all.size();
   // Few at a time, so that no FREE makes a frame much longer than the soft limit.
   constexpr size_t kSlotsPerFree = 4096;
   static_assert(kSlotsPerFree <= limits::free_count_max);
-  for (size_t at = 0; at < dropped_.size(); at += kSlotsPerFree) {
-    const size_t some = std::min(kSlotsPerFree, dropped_.size() - at);
+  for (size_t at = 0; at < all.size(); at += kSlotsPerFree) {
+    const size_t some = std::min(kSlotsPerFree, all.size() - at);
     make_room(4 + 4 * some);
-    builder.free({dropped_.data() + at, some});
+    builder.free(std::span(all).subspan(at, some));
   }
-  if (dropped_.capacity() > kSlotsPerFree) dropped_ = {};
-  dropped_.clear();
 }
 
 void Recorder::put_dropped_slow() {
   if ((trouble.load(std::memory_order_relaxed) & ~uint32_t{kFailed}) != 0) {
-    slots.drain([this](Slot, void* owner) {
+    slots.give_back(slots.take_dropped(), [this](Slot, void* owner) {
       if (owner != nullptr) released(owner);
     });
     return;

@@ -110,20 +110,17 @@ class Recorder {
   }
   // FREE records for everything dropped so far. Hot: almost every call of a training step is preceded by a drop or two.
   void put_dropped() {
-    Slot few[kFewDropped];
-    uint32_t count = 0;
-    slots.drain([&](Slot slot, void* owner) {
+    const SlotTable::Dropped dropped = slots.take_dropped();
+    if (dropped.count > kFewDropped) [[unlikely]]
+      return put_many(dropped);
+    if (dropped.count == 0) [[unlikely]]
+      return;
+    Slot* to = builder.free(dropped.count);  // the last of what a frame holds beyond its soft limit
+    slots.give_back(dropped, [&](Slot slot, void* owner) {
       if (owner != nullptr) released(owner);
-      if (count < kFewDropped) [[likely]] {
-        few[count++] = slot;
-      } else {
-        dropped_.push_back(slot);
-      }
+      *to++ = slot;
     });
-    if (!dropped_.empty()) [[unlikely]]
-      return put_many(few);
-    if (count != 0) builder.free({few, count});  // the last of what a frame holds beyond its soft limit
-    frees += count;
+    frees += dropped.count;
   }
   // The same in any state: whether the frame is full, or the session over and nothing sent any more.
   WALDO_API void put_dropped_slow();
@@ -172,7 +169,7 @@ class Recorder {
  private:
   bool can_append() const { return trouble.load(std::memory_order_relaxed) == 0 && !builder.full(); }
   WALDO_API void seal();
-  WALDO_API void put_many(const Slot* few);  // kFewDropped of them, then `dropped_`
+  WALDO_API void put_many(SlotTable::Dropped dropped);
 
   static constexpr uint32_t kFewDropped = 8;
 
@@ -180,7 +177,6 @@ class Recorder {
   bool urged_ = false;
   std::vector<Buffer> sealed_;  // whole frames, oldest first
   uint64_t sealed_bytes_ = 0;
-  std::vector<Slot> dropped_;  // put_dropped()'s, kept for its memory
 };
 
 }  // namespace waldo::client

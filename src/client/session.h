@@ -125,16 +125,8 @@ class WALDO_API Queue {
                      bool* admitted) {
     Recorder::Urge urge;
     *admitted = true;
-    if (!recorder_.try_call_making(plan, slots, scalars, &urge, made)) [[unlikely]] {
-      const auto take = [&](size_t reads) {
-        const auto fresh = slots.subspan(reads);
-        std::fill(fresh.begin(), fresh.end(), Slot{});
-        *admitted = made.admit();
-        if (*admitted) recorder_.take_slots(fresh, made);
-        return *admitted;
-      };
-      return call_making_slow(plan, slots, scalars, take);
-    }
+    if (!recorder_.try_call_making(plan, slots, scalars, &urge, made)) [[unlikely]]
+      return call_making_slow(plan, slots, scalars, made, admitted);
     if (urge != Recorder::Urge::kNone) [[unlikely]] {
       if (urge == Recorder::Urge::kNoRoom) {
         *admitted = false;
@@ -188,6 +180,18 @@ class WALDO_API Queue {
   void kick_for_free() noexcept;
   void free_slot_of_other(Slot slot) noexcept;
   Status call_slow(PlanId plan, std::span<const Slot> slots, std::span<const std::byte> scalars);
+  template <typename Made>
+  [[gnu::noinline]] Status call_making_slow(PlanId plan, std::span<Slot> slots, std::span<const std::byte> scalars,
+                                            Made& made, bool* admitted) {
+    const auto take = [&](size_t reads) {
+      const auto fresh = slots.subspan(reads);
+      std::fill(fresh.begin(), fresh.end(), Slot{});
+      *admitted = made.admit();
+      if (*admitted) recorder_.take_slots(fresh, made);
+      return *admitted;
+    };
+    return call_making_slow(plan, slots, scalars, take);
+  }
   // `take(reads)`, under the lock, fills in the new slots; false: there is no room.
   Status call_making_slow(PlanId plan, std::span<Slot> slots, std::span<const std::byte> scalars,
                           const std::function<bool(size_t)>& take);

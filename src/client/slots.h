@@ -23,6 +23,8 @@
 namespace waldo::client {
 
 class SlotTable {
+  static constexpr uint32_t kEnd = 0xffffffffu;
+
  public:
   explicit SlotTable(QueueId queue) : queue_(queue) {}
 
@@ -53,22 +55,31 @@ class SlotTable {
   }
   bool any_dropped() const { return dropped_.load(std::memory_order_relaxed) != kEnd; }
 
-  // Takes every slot dropped so far out of the list, oldest first, and calls `each(Slot, owner)`; they can be taken
-  // again from now on, so the FREE must be in the outbox before the lock is given back. Returns how many there were.
-  template <typename Each>
-  uint32_t drain(Each&& each) {
+  // Slots that were dropped, in the order they were, and that cannot be taken yet.
+  struct Dropped {
+    uint32_t oldest = kEnd;
+    uint32_t count = 0;
+  };
+  // Every slot dropped so far, to be given back at once.
+  Dropped take_dropped() {
     // seq_cst pairs with drop(): whoever drops after this exchange sees the outbox's kicked flag as cleared before it.
     uint32_t index = dropped_.exchange(kEnd, std::memory_order_seq_cst);
-    uint32_t oldest_first = kEnd;
+    Dropped all;
     while (index != kEnd) {  // newest first -> oldest first
       auto& next = at(index).next;
       const uint32_t older = next.load(std::memory_order_relaxed);
-      next.store(oldest_first, std::memory_order_relaxed);
-      oldest_first = index;
+      next.store(all.oldest, std::memory_order_relaxed);
+      all.oldest = index;
+      ++all.count;
       index = older;
     }
-    uint32_t count = 0;
-    for (index = oldest_first; index != kEnd; ++count) {
+    return all;
+  }
+  // Calls `each(Slot, owner)`, oldest first; they can be taken again from now on, so the FREE must be in the outbox
+  // before the lock is given back.
+  template <typename Each>
+  void give_back(Dropped all, Each&& each) {
+    for (uint32_t index = all.oldest; index != kEnd;) {
       Entry& entry = at(index);
       each(Slot::make(queue_, index), entry.owner);
       const uint32_t newer = entry.next.load(std::memory_order_relaxed);
@@ -76,15 +87,13 @@ class SlotTable {
       free_ = index;
       index = newer;
     }
-    live_ -= count;
-    return count;
+    live_ -= all.count;
   }
 
   uint32_t live() const { return live_; }
   uint32_t ever() const { return ever_; }  // the highest number of slots that lived at once, dropped ones included
 
  private:
-  static constexpr uint32_t kEnd = 0xffffffffu;
   static constexpr uint32_t kLive = 0xfffffffeu;
   static constexpr uint32_t kChunkBits = 14;
   static constexpr uint32_t kChunkSlots = 1u << kChunkBits;

@@ -11,7 +11,7 @@ namespace {
 
 std::vector<Slot> drain(SlotTable& slots) {
   std::vector<Slot> drained;
-  slots.drain([&](Slot slot, void*) { drained.push_back(slot); });
+  slots.give_back(slots.take_dropped(), [&](Slot slot, void*) { drained.push_back(slot); });
   return drained;
 }
 
@@ -58,7 +58,7 @@ TEST(Slots, ManyThreadsDropWhileOneTakes) {
   }
   std::set<uint32_t> seen;
   while (running != 0 || slots.any_dropped()) {
-    slots.drain([&](Slot slot, void*) { EXPECT_TRUE(seen.insert(slot.raw).second); });
+    slots.give_back(slots.take_dropped(), [&](Slot slot, void*) { EXPECT_TRUE(seen.insert(slot.raw).second); });
   }
   for (auto& thread : threads) thread.join();
   EXPECT_EQ(seen.size(), size_t{kThreads} * kEach);

@@ -6,6 +6,7 @@
 // RecordsBuilder writes (client), RecordReader reads (server) without copying. Both pure; one thread each.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <span>
@@ -62,8 +63,8 @@ class RecordsBuilder {
   size_t bytes() const { return at_; }
 
   // Hot: once per operation; allocates only when the buffer grows. `slots`: the plan's reads, then its creates.
-  CallNumber call(PlanId plan, std::span<const Slot> slots, std::span<const std::byte> scalars,
-                  Answer answer = Answer::kNone) {
+  [[gnu::always_inline]] CallNumber call(PlanId plan, std::span<const Slot> slots, std::span<const std::byte> scalars,
+                                         Answer answer = Answer::kNone) {
     const size_t slot_bytes = slots.size() * sizeof(Slot);
     std::byte* at = extend(8 + (scalars.empty() ? 0 : 4 + padded(scalars.size())) + slot_bytes);
     const auto flags = static_cast<uint8_t>(static_cast<uint8_t>(answer) | (scalars.empty() ? 0 : kHasScalars));
@@ -74,11 +75,12 @@ class RecordsBuilder {
     if (!scalars.empty()) put_padded(at, scalars);
     return take_number();
   }
-  void free(std::span<const Slot> slots) {  // at most free_count_max
-    std::byte* at = extend(4 + slots.size() * sizeof(Slot));
-    at = put_head(at, RecordKind::kFree, 0, static_cast<uint16_t>(slots.size()));
-    for (const Slot slot : slots) at = put(at, slot.raw);  // one or two, as a rule
+  // Of `count` slots, at most free_count_max; they are to be written at once.
+  Slot* free(size_t count) {
+    std::byte* at = extend(4 + count * sizeof(Slot));
+    return reinterpret_cast<Slot*>(put_head(at, RecordKind::kFree, 0, static_cast<uint16_t>(count)));
   }
+  void free(std::span<const Slot> slots) { std::copy(slots.begin(), slots.end(), free(slots.size())); }
   CallNumber create(Slot slot, uint64_t bytes) { return sized(RecordKind::kCreate, slot, bytes); }
   CallNumber resize(Slot slot, uint64_t bytes) { return sized(RecordKind::kResize, slot, bytes); }
   CallNumber upload(Slot slot, uint64_t offset, uint64_t bytes, UploadId upload) {
@@ -133,8 +135,8 @@ class RecordsBuilder {
   static void put_padded(std::byte* at, std::span<const std::byte> bytes) {
     if (bytes.empty()) return;
     const size_t whole = bytes.size() & ~size_t{3};
-    if (whole <= 32) [[likely]] {  // a few scalars
-      for (size_t i = 0; i < whole; i += 4) std::memcpy(at + i, bytes.data() + i, 4);
+    if (whole <= 32 && whole % 8 == 0) [[likely]] {  // a few scalars
+      for (size_t i = 0; i < whole; i += 8) std::memcpy(at + i, bytes.data() + i, 8);
     } else {
       std::memcpy(at, bytes.data(), whole);
     }
