@@ -19,22 +19,22 @@
 #include "frontends/torch/layers.h"
 #include "frontends/torch/meta.h"
 #include "frontends/torch/plan.h"
+#include "frontends/torch/plan_guess.h"
 #include "frontends/torch/plan_key.h"
 #include "frontends/torch/storage.h"
 
 namespace waldo::torch_frontend {
 namespace {
 
-// The plans of one device. They live for ever. `recent` is looked at first: one known plan per CallKey::place(),
-// whichever was used last; the whole key is compared.
+// The plans of one device. They live for ever.
 struct DevicePlans {
-  std::array<std::atomic<Plan*>, size_t{1} << CallKey::kPlaceBits> recent{};
   client::PlanTable<Plan*> table;
   std::mutex write;
   std::vector<Plan*> by_number;
 };
 
 constinit std::array<std::atomic<DevicePlans*>, kDevicesMax> g_plans{};
+constinit PlanGuesses<const Plan> g_guesses;  // of all devices; only plans that were kKnown once
 
 [[gnu::noinline]] DevicePlans& make_plans(std::atomic<DevicePlans*>& mine) {
   auto* made = new DevicePlans();
@@ -67,7 +67,7 @@ at::Tensor make_tensor_slow(c10::Storage&& storage, const OutputPlan& plan) {
   return at::Tensor(std::move(impl));
 }
 
-inline at::Tensor make_tensor(c10::Storage&& storage, const OutputPlan& plan) {
+[[gnu::always_inline]] inline at::Tensor make_tensor(c10::Storage&& storage, const OutputPlan& plan) {
   if (!plan.prototype) [[unlikely]]
     return make_tensor_slow(std::move(storage), plan);
   return at::Tensor(c10::make_intrusive<FarTensorImpl>(std::move(storage), *plan.prototype));
@@ -79,6 +79,7 @@ void make_prototypes(std::vector<OutputPlan>& outputs, c10::DeviceIndex device) 
     make_prototypes(output.list, device);
     const bool tensor = output.kind == Kind::kNew || output.kind == Kind::kCpuNew || output.kind == Kind::kViewOf;
     if (!tensor || output.conj || output.neg) continue;
+    const c10::InferenceMode normal(false);
     output.prototype = c10::make_intrusive<FarTensorImpl>(c10::scalarTypeToTypeMeta(output.dtype), device);
     set_shape(*output.prototype, output);
   }
@@ -90,7 +91,7 @@ class Making {
  public:
   Making(client::Queue& queue, c10::DeviceIndex device, const Plan& plan)
       : queue_(queue), pool_(MemoryPool::of(device)), needs_(plan.needs) {}
-  ~Making() {
+  [[gnu::always_inline]] ~Making() {
     for (StorageRef* ref : refs_) {
       if (ref != nullptr) [[unlikely]]
         give_back(ref);
@@ -99,14 +100,11 @@ class Making {
   Making(const Making&) = delete;
   Making& operator=(const Making&) = delete;
 
-  bool admit() {
+  [[gnu::always_inline]] bool admit() {
     for (const StorageNeed& need : needs_) {
       StorageRef* ref = pool_.take(need);
-      if (ref == nullptr) [[unlikely]] {
-        refused_ = need.bytes;
-        for (StorageRef*& taken : refs_.span()) pool_.give_back(std::exchange(taken, nullptr));
-        return false;
-      }
+      if (ref == nullptr) [[unlikely]]
+        return refuse(need);
       ref->queue = &queue_;
       ref->slot = Slot{};
       refs_.push_back(ref);
@@ -119,13 +117,18 @@ class Making {
   }
 
   uint64_t refused() const { return refused_; }  // bytes that there was no room for
-  c10::Storage take(size_t i) {
+  [[gnu::always_inline]] c10::Storage take(size_t i) {
     StorageRef* ref = std::exchange(refs_[i], nullptr);
     return c10::Storage(c10::make_intrusive<FarStorageImpl>(ref->bytes, data_of(ref)));
   }
 
  private:
-  void give_back(StorageRef* ref) noexcept {
+  [[gnu::noinline]] bool refuse(const StorageNeed& need) {
+    refused_ = need.bytes;
+    for (StorageRef*& taken : refs_.span()) pool_.give_back(std::exchange(taken, nullptr));
+    return false;
+  }
+  [[gnu::noinline]] void give_back(StorageRef* ref) noexcept {
     if (!ref->slot.none()) return delete_storage_ref(ref);
     queue_.locked([&](client::SlotTable&) { pool_.give_back(ref); });
   }
@@ -144,7 +147,7 @@ struct AskedStorages {
 };
 
 template <typename Storages>
-c10::IValue make_output(const OutputPlan& plan, const c10::IValue* arguments, const CallKey& key, Storages& fresh) {
+c10::IValue make_output(const OutputPlan& plan, const c10::IValue* arguments, const CallParts& call, Storages& fresh) {
   using Kind = wire::OutputKind;
   switch (plan.kind) {
     case Kind::kNew:
@@ -153,12 +156,12 @@ c10::IValue make_output(const OutputPlan& plan, const c10::IValue* arguments, co
     case Kind::kArgument:
       return plan.place.element < 0 ? arguments[plan.place.argument] : c10::IValue(plan.place.in(arguments));
     case Kind::kViewOf: {
-      const StorageRef* ref = key.storages()[plan.slot];
+      const StorageRef* ref = call.storages()[plan.slot];
       const auto view = [&](const at::Tensor& of) {
         c10::Storage storage = of.storage();
         // A copy between devices is known to both; the prototype is of one.
-        return ref->device == key.device() ? make_tensor(std::move(storage), plan)
-                                           : make_tensor_slow(std::move(storage), plan);
+        return ref->device.index() == call.device() ? make_tensor(std::move(storage), plan)
+                                                    : make_tensor_slow(std::move(storage), plan);
       };
       // Any of the arguments over that storage lends it.
       for (size_t i = 0;; ++i) {
@@ -182,7 +185,7 @@ c10::IValue make_output(const OutputPlan& plan, const c10::IValue* arguments, co
       c10::List<at::Tensor> list;
       list.reserve(plan.list.size());
       for (const auto& element : plan.list) {
-        const c10::IValue value = make_output(element, arguments, key, fresh);
+        const c10::IValue value = make_output(element, arguments, call, fresh);
         list.push_back(value.isNone() ? at::Tensor() : value.toTensor());
       }
       return list;
@@ -213,7 +216,7 @@ inline void pop(torch::jit::Stack* stack, size_t count) {
 }
 
 template <typename Storages>
-void return_outputs(const std::vector<OutputPlan>& outputs, const Operator& op, const CallKey& key, Storages& fresh,
+void return_outputs(const std::vector<OutputPlan>& outputs, const Operator& op, const CallParts& call, Storages& fresh,
                     torch::jit::Stack* stack) {
   const size_t count = op.arguments.size();
   c10::IValue* arguments = stack->data() + stack->size() - count;
@@ -226,7 +229,7 @@ void return_outputs(const std::vector<OutputPlan>& outputs, const Operator& op, 
       arguments[0] = make_tensor(fresh.take(only.slot), only);
       return pop(stack, count - 1);
     }
-    c10::IValue value = make_output(only, arguments, key, fresh);
+    c10::IValue value = make_output(only, arguments, call, fresh);
     if (count == 0) [[unlikely]] {
       stack->push_back(std::move(value));
       return;
@@ -235,33 +238,35 @@ void return_outputs(const std::vector<OutputPlan>& outputs, const Operator& op, 
     return pop(stack, count - 1);
   }
   c10::SmallVector<c10::IValue, 8> values;
-  for (const auto& output : outputs) values.push_back(make_output(output, arguments, key, fresh));
+  for (const auto& output : outputs) values.push_back(make_output(output, arguments, call, fresh));
   torch::jit::drop(*stack, count);
   for (auto& value : values) stack->push_back(std::move(value));
 }
 
 // Hot: a call whose plan is known. bench/op_latency "plan hit"; allocates only the outputs. Memory is counted before
 // anything is recorded, so that a call that finds no room never runs.
-void run(const Plan& plan, const Operator& op, const CallKey& key, client::Queue& queue, torch::jit::Stack* stack) {
+[[gnu::always_inline]] inline void run(const Plan& plan, const Operator& op, const CallParts& call,
+                                       client::Queue& queue, torch::jit::Stack* stack) {
+  PlanHistory::add(&plan);
   InlineVector<Slot, 24> slots;
-  const auto storages = key.storages();
+  const auto storages = call.storages();
   Slot* named = slots.append(storages.size() + plan.creates);
   for (const StorageRef* ref : storages) *named++ = ref->slot;
-  Making fresh(queue, key.device(), plan);
+  Making fresh(queue, call.device(), plan);
   if (plan.creates == 0) {
-    check(queue.call(plan.id, {slots.data(), slots.size()}, key.scalars()));
+    check(queue.call(plan.id, {slots.data(), slots.size()}, call.scalars()));
   } else {
     bool admitted;
-    check(queue.call_making(plan.id, {slots.data(), slots.size()}, key.scalars(), fresh, &admitted));
+    check(queue.call_making(plan.id, {slots.data(), slots.size()}, call.scalars(), fresh, &admitted));
     if (!admitted) [[unlikely]]
-      throw_out_of_memory(key.device(), fresh.refused());
+      throw_out_of_memory(call.device(), fresh.refused());
   }
   if (plan.shares_storages) [[unlikely]] {
     AskedStorages shared;
     for (size_t i = 0; i < plan.creates; ++i) shared.storages.push_back(fresh.take(i));
-    return return_outputs(plan.outputs, op, key, shared, stack);
+    return return_outputs(plan.outputs, op, call, shared, stack);
   }
-  return_outputs(plan.outputs, op, key, fresh, stack);
+  return_outputs(plan.outputs, op, call, fresh, stack);
 }
 
 // Slots for the outputs of an asked call; those that got no output go back.
@@ -316,23 +321,23 @@ struct Asked {
 };
 
 // One round trip: runs the call, makes its outputs from what the worker says, returns what it said.
-Asked ask(const Plan& plan, const Operator& op, const CallKey& key, client::Queue& queue, torch::jit::Stack* stack) {
+Asked ask(const Plan& plan, const Operator& op, const CallParts& call, client::Queue& queue, torch::jit::Stack* stack) {
   const c10::IValue* arguments = stack->data() + stack->size() - op.arguments.size();
   AskedSlots asked(queue, plan.creates);
   InlineVector<Slot, 24> slots;
-  for (const StorageRef* ref : key.storages()) slots.push_back(ref->slot);
+  for (const StorageRef* ref : call.storages()) slots.push_back(ref->slot);
   for (const Slot slot : asked.all()) slots.push_back(slot);
   Buffer answer;
   {
     WaitScope wait;
-    if (Status status = queue.ask(plan.id, {slots.data(), slots.size()}, key.scalars(), &answer); !status.ok()) {
+    if (Status status = queue.ask(plan.id, {slots.data(), slots.size()}, call.scalars(), &answer); !status.ok()) {
       throw_status(status);
     }
   }
   const auto report = wire::decode_report(answer);
   if (!report.ok()) throw_status(report.status());
   const auto places = tensor_places(op, arguments);
-  const auto reads = static_cast<uint16_t>(key.storages().size());
+  const auto reads = static_cast<uint16_t>(call.storages().size());
   Asked result;
   result.outputs = from_wire(report->outputs, reads, places);
   TORCH_CHECK(result.outputs.size() == op.return_count, op.name(), ": the worker reported ", result.outputs.size(),
@@ -341,10 +346,10 @@ Asked ask(const Plan& plan, const Operator& op, const CallKey& key, client::Queu
   std::vector<uint64_t> create_bytes;
   collect_create_bytes(result.outputs, &create_bytes);
   for (size_t i = 0; i < create_bytes.size(); ++i) {
-    fresh.storages.push_back(make_storage(queue, key.device(), create_bytes[i], asked.take(i)));
+    fresh.storages.push_back(make_storage(queue, call.device(), create_bytes[i], asked.take(i)));
   }
   result.resized = adopt_sizes(report->outputs, places, arguments);
-  return_outputs(result.outputs, op, key, fresh, stack);
+  return_outputs(result.outputs, op, call, fresh, stack);
   return result;
 }
 
@@ -353,6 +358,7 @@ Plan* define(client::Queue& queue, const CallKey& key, const wire::PlanBody& bod
              uint16_t creates_asked, std::vector<OutputPlan> outputs) {
   auto* plan = new Plan();
   plan->mode = mode;
+  plan->device = key.device();
   if (mode == Plan::Mode::kKnown) plan->key.assign(key.words().begin(), key.words().end());
   plan->reads = reads;
   plan->outputs = std::move(outputs);
@@ -454,32 +460,47 @@ void upload_arguments(const Operator& op, torch::jit::Stack* stack, c10::DeviceI
   }
 }
 
-void forward_slow(const Operator& op, const CallKey& key, client::PlanKey hash, Plan* plan, client::Queue& queue,
+// Where a call's plan is looked for, and in which place it is guessed next time.
+struct Search {
+  client::PlanKey hash;
+  PlanGuesses<const Plan>::Place& guess;
+};
+void forward_with(Plan* plan, const Operator& op, const CallKey& key, Search search, client::Queue& queue,
                   torch::jit::Stack* stack, int depth);
 
 void forward_at_depth(const Operator& op, torch::jit::Stack* stack, int depth) {
-  CallKey key;
-  key.walk(op, stack->data() + stack->size() - op.arguments.size());
+  auto& guess = g_guesses.place(op.id);
+  const CallKey key(op, stack->data() + stack->size() - op.arguments.size());
   if (key.wants_upload()) [[unlikely]] {
     upload_arguments(op, stack, key.device());
     return forward_at_depth(op, stack, depth + 1);
   }
   client::Queue& queue = queue_for(c10::Device(c10::DeviceType::CUDA, key.device()));
-  if (queue.any_conformed()) [[unlikely]]
-    take_conformed(plans_of(key.device()), queue);
+  DevicePlans& plans = plans_of(key.device());
+  if (queue.any_conformed()) take_conformed(plans, queue);
   if (op.flags != FlagCheck::kNone) send_flags_if_changed(op.flags, queue, key.device());
-  const DevicePlans& plans = plans_of(key.device());
-  const Plan* plan = plans.recent[key.place()].load(std::memory_order_acquire);
-  if (plan != nullptr && plan->mode.load(std::memory_order_acquire) == Plan::Mode::kKnown && key.same(plan->key))
-      [[likely]] {
-    run(*plan, op, key, queue, stack);
-  } else {
-    const client::PlanKey hash = key.hash();
-    forward_slow(op, key, hash, plans.table.find(hash), queue, stack, depth);
-  }
+  const Search search{key.hash(), guess};
+  forward_with(plans.table.find(search.hash), op, key, search, queue, stack, depth);
 }
 
-void forward_slow(const Operator& op, const CallKey& key, client::PlanKey hash, Plan* plan, client::Queue& queue,
+// Hot: the plan was guessed. False: it was not, and nothing was done.
+[[gnu::always_inline]] inline bool forward_guessed(const Operator& op, torch::jit::Stack* stack) {
+  const Plan* plan = g_guesses.place(op.id).load(std::memory_order_acquire);
+  if (plan == nullptr || plan->mode.load(std::memory_order_acquire) != Plan::Mode::kKnown) [[unlikely]]
+    return false;
+  CallParts call;
+  if (!call.matches(op, stack->data() + stack->size() - op.arguments.size(), plan->key.data()) ||
+      call.device() != plan->device) [[unlikely]]
+    return false;
+  client::Queue& queue = queue_for(c10::Device(c10::DeviceType::CUDA, plan->device));
+  if (queue.any_conformed()) [[unlikely]]
+    return false;
+  if (op.flags != FlagCheck::kNone) send_flags_if_changed(op.flags, queue, plan->device);
+  run(*plan, op, call, queue, stack);
+  return true;
+}
+
+void forward_with(Plan* plan, const Operator& op, const CallKey& key, Search search, client::Queue& queue,
                   torch::jit::Stack* stack, int depth) {
   TORCH_CHECK(depth < 4, op.name(), ": out= tensors keep changing their size");
   DevicePlans& plans = plans_of(key.device());
@@ -487,14 +508,14 @@ void forward_slow(const Operator& op, const CallKey& key, client::PlanKey hash, 
   while (plan != nullptr && plan->mode == Plan::Mode::kReplaced) plan = plan->newer.load(std::memory_order_acquire);
   if (plan == nullptr) {
     plan = make_plan(op, arguments, key, queue);
-    remember(plans, hash, plan);
+    remember(plans, search.hash, plan);
   }
   const Plan::Mode mode = plan->mode.load(std::memory_order_acquire);
   switch (mode) {
     case Plan::Mode::kReplaced:  // just now, by another thread
-      return forward_slow(op, key, hash, plan, queue, stack, depth);
+      return forward_with(plan, op, key, search, queue, stack, depth);
     case Plan::Mode::kKnown:
-      plans.recent[key.place()].store(plan, std::memory_order_release);
+      search.guess.store(plan, std::memory_order_release);
       return run(*plan, op, key, queue, stack);
     case Plan::Mode::kAsk:
       ask(*plan, op, key, queue, stack);
@@ -508,7 +529,7 @@ void forward_slow(const Operator& op, const CallKey& key, client::PlanKey hash, 
       Plan* again = define(queue, key, ask_body, plan->learned ? Plan::Mode::kAsk : Plan::Mode::kLearn, plan->reads,
                            creates_max(op, arguments), {});
       replace(plans, plan, again);
-      return forward_slow(op, key, hash, again, queue, stack, depth);
+      return forward_with(again, op, key, search, queue, stack, depth);
     }
     case Plan::Mode::kLearn:
       break;
@@ -540,7 +561,8 @@ bool launch_blocking() {
 }
 
 void forward(const Operator& op, torch::jit::Stack* stack) {
-  forward_at_depth(op, stack, 0);
+  if (!forward_guessed(op, stack)) [[unlikely]]
+    forward_at_depth(op, stack, 0);
   if (g_launch_blocking.load(std::memory_order_relaxed) != 0) [[unlikely]] {
     if (launch_blocking()) synchronize_device(-1);
   }

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
-#include <memory>
 #include <span>
 #include <type_traits>
 
@@ -17,6 +16,10 @@ class InlineVector {
 
  public:
   InlineVector() : data_(reinterpret_cast<T*>(inside_)) {}
+  ~InlineVector() {
+    if (capacity_ != N) [[unlikely]]
+      delete[] reinterpret_cast<std::byte*>(data_);
+  }
   InlineVector(const InlineVector&) = delete;
   InlineVector& operator=(const InlineVector&) = delete;
 
@@ -47,17 +50,16 @@ class InlineVector {
  private:
   [[gnu::noinline]] void grow(size_t wanted) {
     const size_t capacity = std::max(wanted, capacity_ * 2);
-    auto larger = std::make_unique_for_overwrite<std::byte[]>(capacity * sizeof(T));
-    std::memcpy(larger.get(), data_, size_ * sizeof(T));
-    outside_ = std::move(larger);
-    data_ = reinterpret_cast<T*>(outside_.get());
+    auto* larger = reinterpret_cast<T*>(new std::byte[capacity * sizeof(T)]);
+    std::memcpy(larger, data_, size_ * sizeof(T));
+    if (capacity_ != N) delete[] reinterpret_cast<std::byte*>(data_);
+    data_ = larger;
     capacity_ = capacity;
   }
 
-  T* data_;
+  T* data_;  // inside_, or ours when capacity_ is more than N
   size_t size_ = 0;
   size_t capacity_ = N;
-  std::unique_ptr<std::byte[]> outside_;
   alignas(T) std::byte inside_[N * sizeof(T)];
 };
 

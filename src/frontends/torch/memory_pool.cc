@@ -110,7 +110,7 @@ StorageRef* MemoryPool::make(const StorageNeed& need) {
     next_ += need.span;
   }
   auto* ref = new StorageRef;
-  ref->device = device_;
+  ref->device = c10::Device(c10::DeviceType::CUDA, device_);
   ref->size_class = need.size_class;
   ref->address = address;
   return ref;

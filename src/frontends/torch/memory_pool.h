@@ -41,7 +41,7 @@ class MemoryPool {
   }
 
   // Hot. Null when it would pass the limit, or addresses are used up.
-  StorageRef* take(const StorageNeed& need) {
+  [[gnu::always_inline]] StorageRef* take(const StorageNeed& need) {
     const uint64_t limit = limit_.load(std::memory_order_relaxed);
     if (!need.possible || (limit != 0 && static_cast<uint64_t>(total(stats_.bytes)) + need.taken > limit)) [[unlikely]]
       return refuse();

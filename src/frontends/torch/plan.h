@@ -64,6 +64,7 @@ struct Plan {
   };
   std::atomic<Mode> mode{Mode::kKnown};
   PlanId id;
+  c10::DeviceIndex device = 0;
   uint16_t reads = 0, creates = 0;
   std::vector<OutputPlan> outputs;
   std::vector<StorageNeed> needs;  // of each storage that `outputs` makes

@@ -19,6 +19,7 @@ namespace {
 
 // The low byte of an argument's first word, so that no two argument lists give the same words.
 enum Mark : uint64_t {
+  kEnd = 0,  // no argument: the last word of every key
   kNone = 1,
   kTensor,
   kCpuScalar,
@@ -34,20 +35,72 @@ enum Mark : uint64_t {
   kList,
   kDevice,
   kGenerator,
+  kUpload,  // in no plan's key: such a call is made another first
 };
 constexpr size_t kLinearMax = 16;
 
-[[gnu::always_inline]] inline uint64_t tensor_word(const c10::TensorImpl& impl, Mark mark) {
+// Where the words of a walk go: into a key that is being made,
+struct Written {
+  InlineVector<uint64_t, 96>* words;
+  bool put(uint64_t word) {
+    words->push_back(word);
+    return true;
+  }
+};
+// or against one that is known. Nothing behind that key's end is read: how many words an argument takes follows from
+// its words so far, which were equal, and where an argument begins no mark equals kEnd.
+struct Compared {
+  const uint64_t* next;
+  bool put(uint64_t word) { return *next++ == word; }
+};
+
+// The rarer ways are called with a copy, so that the hot one's own Words need not lie in memory.
+template <typename Words, typename Way>
+[[gnu::always_inline]] inline bool outlined(Words& words, const Way& way) {
+  Words copy = words;
+  const bool equal = way(copy);
+  words = copy;
+  return equal;
+}
+
+}  // namespace
+
+struct CallParts::Shape {
+  const int64_t* sizes;
+  const int64_t* strides;
+  size_t dims;
+  int64_t offset;
+};
+
+namespace {
+
+using Shape = CallParts::Shape;
+Shape shape_of(const c10::TensorImpl& tensor) {
+  return {tensor.sizes().data(), tensor.strides().data(), tensor.sizes().size(), tensor.storage_offset()};
+}
+// c10's accessors ask each time who computes a tensor's sizes; we ask once. Never made: it is here for the names.
+struct Inside : c10::TensorImpl {
+  [[gnu::always_inline]] static bool is_plain(const c10::TensorImpl& tensor) {
+    return !(tensor.*&Inside::matches_policy)(SizesStridesPolicy::CustomStrides);
+  }
+  [[gnu::always_inline]] static Shape shape_of(const c10::TensorImpl& tensor) {
+    const c10::impl::SizesAndStrides& both = tensor.*&Inside::sizes_and_strides_;
+    return {both.sizes_data(), both.strides_data(), both.size(), tensor.*&Inside::storage_offset_};
+  }
+};
+
+[[gnu::always_inline]] inline uint64_t tensor_word(const c10::TensorImpl& impl, Mark mark, const Shape& shape) {
   const auto dtype = static_cast<uint64_t>(impl.dtype().toScalarType());
-  const uint64_t flags = (impl.is_conj() ? 1u : 0u) | (impl.is_neg() ? 2u : 0u) | (impl.is_wrapped_number() ? 4u : 0u) |
-                         (impl.storage_offset() != 0 ? 8u : 0u);
-  return mark | dtype << 8 | static_cast<uint64_t>(impl.dim()) << 16 | flags << 24;
+  uint64_t flags = shape.offset != 0 ? 8u : 0u;
+  if (impl.is_conj() || impl.is_neg() || impl.is_wrapped_number()) [[unlikely]]
+    flags |= (impl.is_conj() ? 1u : 0u) | (impl.is_neg() ? 2u : 0u) | (impl.is_wrapped_number() ? 4u : 0u);
+  return mark | dtype << 8 | static_cast<uint64_t>(shape.dims) << 16 | flags << 24;
 }
 
 }  // namespace
 
 // Storages are few: a linear look is fastest until lists (foreach) come.
-inline uint64_t CallKey::group_of(StorageRef* ref) {
+inline uint64_t CallParts::group_of(StorageRef* ref) {
   const size_t count = storages_.size();
   if (count > kLinearMax) [[unlikely]]
     return group_slow(ref);
@@ -58,7 +111,7 @@ inline uint64_t CallKey::group_of(StorageRef* ref) {
   return count;
 }
 
-uint64_t CallKey::group_slow(StorageRef* ref) {
+uint64_t CallParts::group_slow(StorageRef* ref) {
   const auto bucket_of = [this](const StorageRef* which) {
     return (reinterpret_cast<uintptr_t>(which) >> 4) * 0x9E3779B97F4A7C15ull >>
            (64 - std::bit_width(buckets_.size() - 1));
@@ -84,9 +137,9 @@ uint64_t CallKey::group_slow(StorageRef* ref) {
   return storages_.size() - 1;
 }
 
-uint16_t CallKey::storage_index(const StorageRef* ref) const {
+uint16_t CallParts::storage_index(const StorageRef* ref) const {
   if (storages_.size() > kLinearMax)
-    return static_cast<uint16_t>(const_cast<CallKey*>(this)->group_slow(const_cast<StorageRef*>(ref)));
+    return static_cast<uint16_t>(const_cast<CallParts*>(this)->group_slow(const_cast<StorageRef*>(ref)));
   for (size_t i = 0; i < storages_.size(); ++i) {
     if (storages_[i] == ref) return static_cast<uint16_t>(i);
   }
@@ -94,145 +147,151 @@ uint16_t CallKey::storage_index(const StorageRef* ref) const {
   return 0;
 }
 
-[[gnu::always_inline]] inline void CallKey::tensor(const Operator& op, const c10::IValue& value, size_t argument,
-                                                   bool in_list) {
-  if (value.isNone()) [[unlikely]]
-    return put(kNone);
+template <typename Words>
+[[gnu::always_inline]] inline bool CallParts::tensor(Words& words, const Operator& op, const c10::IValue& value,
+                                                     size_t argument, bool in_list) {
+  if (!value.isTensor()) [[unlikely]]
+    return words.put(kNone);
   const c10::TensorImpl& impl = *value.unsafeToTensorImpl();
   StorageRef* const ref = storage_ref(impl);
-  if (ref == nullptr) [[unlikely]]
-    return other_tensor_slow(op, value, argument, in_list);
-  if (device_ != ref->device) [[unlikely]] {
+  if (ref == nullptr) [[unlikely]] {
+    return outlined(
+        words, [=, this, &op, &value](Words& copy) { return other_tensor_slow(copy, op, value, argument, in_list); });
+  }
+  if (device_ != ref->device.index()) [[unlikely]] {
     if (device_ < 0) {
-      device_ = ref->device;
+      device_ = ref->device.index();
     } else if (!op.crosses_devices) {
       throw_mixed(op, value.toTensor(), argument);
     }
   }
-  const size_t dims = impl.sizes().size();
-  const int64_t* sizes = impl.sizes().data();
-  const int64_t* strides = impl.strides().data();
-  const uint64_t first = tensor_word(impl, kTensor) | group_of(ref) << 32;
-  // A dimension is one word, its size above its stride; when either needs 32 bits or more, a word of ones and both.
-  uint64_t* to = words_.append(1 + dims);
-  uint64_t mixed = mix(mixed_, *to++ = first);
-  uint64_t large = 0;
-  for (size_t i = 0; i < dims; ++i) {
-    const auto size = static_cast<uint64_t>(sizes[i]), stride = static_cast<uint64_t>(strides[i]);
-    large |= (size | stride) + 1;
-    mixed = mix(mixed, *to++ = size << 32 | stride);
-  }
-  if (large >> 32 != 0) [[unlikely]] {
-    words_.drop_last(dims);
-    mixed = mix(mixed_, first);
-    for (size_t i = 0; i < dims; ++i) {
-      for (const uint64_t word : {~uint64_t{0}, static_cast<uint64_t>(sizes[i]), static_cast<uint64_t>(strides[i])}) {
-        words_.push_back(word);
-        mixed = mix(mixed, word);
-      }
+  if (!Inside::is_plain(impl)) [[unlikely]]
+    return outlined(words,
+                    [=, this, &impl](Words& copy) { return far_tensor(copy, impl, ref, shape_of(impl), in_list); });
+  return far_tensor(words, impl, ref, Inside::shape_of(impl), in_list);
+}
+
+template <typename Words>
+[[gnu::always_inline]] inline bool CallParts::far_tensor(Words& words, const c10::TensorImpl& impl, StorageRef* ref,
+                                                         const Shape& shape, bool in_list) {
+  if (!words.put(tensor_word(impl, kTensor, shape) | group_of(ref) << 32)) return false;
+  // A dimension is one word, its size above its stride; when that is too little, a word of ones and both.
+  for (size_t i = 0; i < shape.dims; ++i) {
+    const auto size = static_cast<uint64_t>(shape.sizes[i]), stride = static_cast<uint64_t>(shape.strides[i]);
+    if ((size | stride) < 0xffffffff) [[likely]] {
+      if (!words.put(size << 32 | stride)) return false;
+    } else if (!words.put(~uint64_t{0}) || !words.put(size) || !words.put(stride)) {
+      return false;
     }
   }
-  mixed_ = mixed;
-  if (const int64_t offset = impl.storage_offset(); offset != 0) scalars_.push_back(static_cast<uint64_t>(offset));
+  if (shape.offset != 0) scalars_.push_back(static_cast<uint64_t>(shape.offset));
   if (in_list) {
     const auto dtype = impl.dtype().toScalarType();
     has_mask_ |= dtype == at::kBool || dtype == at::kByte;
   }
+  return true;
 }
 
-void CallKey::scalar(const Operator& op, const c10::IValue& value) {
-  const bool in_key = op.scalars_in_key;
-  const auto put_value = [&](uint64_t bits) { in_key ? put(bits) : static_cast<void>(scalars_.push_back(bits)); };
-  if (value.isDouble()) {
-    put(kScalarFloat);
-    put_value(std::bit_cast<uint64_t>(value.toDouble()));
-  } else if (value.isInt()) {
-    put(kScalarInt);
-    put_value(static_cast<uint64_t>(value.toInt()));
-  } else if (value.isBool()) {
-    put(kScalarBool);
-    put_value(value.toBool() ? 1 : 0);
-  } else if (value.isNone()) {
-    put(kNone);
-  } else if (value.isComplexDouble()) {
-    put(kScalarComplex);
-    const c10::complex<double> number = value.toComplexDouble();
-    put_value(std::bit_cast<uint64_t>(number.real()));
-    put_value(std::bit_cast<uint64_t>(number.imag()));
-  } else {
-    TORCH_CHECK_NOT_IMPLEMENTED(false, op.name(), ": a scalar of type ", value.tagKind(),
-                                " cannot be sent to a Waldo device");
-  }
+template <typename Words>
+[[gnu::noinline]] bool CallParts::scalar(Words& words, const Operator& op, const c10::IValue& value) {
+  const auto put_value = [&](uint64_t bits) {
+    if (op.scalars_in_key) return words.put(bits);
+    scalars_.push_back(bits);
+    return true;
+  };
+  if (value.isDouble()) return words.put(kScalarFloat) && put_value(std::bit_cast<uint64_t>(value.toDouble()));
+  if (value.isInt()) return words.put(kScalarInt) && put_value(static_cast<uint64_t>(value.toInt()));
+  if (value.isBool()) return words.put(kScalarBool) && put_value(value.toBool() ? 1 : 0);
+  if (value.isNone()) return words.put(kNone);
+  TORCH_CHECK_NOT_IMPLEMENTED(value.isComplexDouble(), op.name(), ": a scalar of type ", value.tagKind(),
+                              " cannot be sent to a Waldo device");
+  const c10::complex<double> number = value.toComplexDouble();
+  return words.put(kScalarComplex) && put_value(std::bit_cast<uint64_t>(number.real())) &&
+         put_value(std::bit_cast<uint64_t>(number.imag()));
 }
 
-void CallKey::walk(const Operator& op, const c10::IValue* arguments) {
-  put(op.id);
+template <typename Words>
+[[gnu::always_inline]] inline bool CallParts::walk(Words words, const Operator& op, const c10::IValue* arguments) {
+  if (!words.put(op.id)) return false;
   const size_t count = op.arguments.size();
   for (size_t i = 0; i < count; ++i) {
     const c10::IValue& value = arguments[i];
-    switch (op.arguments[i]) {
-      case ArgumentClass::kTensor:
-        tensor(op, value, i, false);
-        break;
+    const ArgumentClass what = op.arguments[i];
+    if (what == ArgumentClass::kTensor) [[likely]] {
+      if (!tensor(words, op, value, i, false)) return false;
+      continue;
+    }
+    bool goes_on;
+    switch (what) {
       case ArgumentClass::kScalar:
       case ArgumentClass::kFloat:
         if (value.isInt() && !op.scalars_in_key) [[likely]] {  // the alpha of add and sub, above all
-          put(kScalarInt);
+          goes_on = words.put(kScalarInt);
           scalars_.push_back(static_cast<uint64_t>(value.toInt()));
         } else {
-          scalar(op, value);
+          goes_on = outlined(words, [this, &op, &value](Words& copy) { return scalar(copy, op, value); });
         }
         break;
       case ArgumentClass::kInt:
       case ArgumentClass::kDType:
       case ArgumentClass::kLayout:
       case ArgumentClass::kMemoryFormat:
-        if (value.isNone()) {
-          put(kNone);
-        } else {
-          put(kInt);
-          put(static_cast<uint64_t>(value.toInt()));
-        }
+        goes_on =
+            value.isNone() ? words.put(kNone) : words.put(kInt) && words.put(static_cast<uint64_t>(value.toInt()));
         break;
       case ArgumentClass::kBool:
-        put(value.isNone() ? kNone : kBool | (value.toBool() ? 256u : 0u));
+        goes_on = words.put(value.isNone() ? kNone : kBool | (value.toBool() ? 256u : 0u));
         break;
       default:
-        value.isNone() ? put(kNone) : rare(op, value, op.arguments[i], i);
+        goes_on = value.isNone()
+                      ? words.put(kNone)
+                      : outlined(words, [=, this, &op, &value](Words& copy) { return rare(copy, op, value, i); });
     }
+    if (!goes_on) return false;
   }
   if (device_ < 0) [[unlikely]]
     device_ = current_device();  // a factory without a device argument
+  return words.put(kEnd);
 }
 
-void CallKey::rare(const Operator& op, const c10::IValue& value, ArgumentClass what, size_t argument) {
-  const auto put_text = [this](std::string_view text) {
-    put(kString | text.size() << 8);
+bool CallParts::matches(const Operator& op, const c10::IValue* arguments, const uint64_t* key) {
+  return walk(Compared{key}, op, arguments);
+}
+
+CallKey::CallKey(const Operator& op, const c10::IValue* arguments) { walk(Written{&words_}, op, arguments); }
+
+template <typename Words>
+[[gnu::noinline]] bool CallParts::rare(Words& words, const Operator& op, const c10::IValue& value, size_t argument) {
+  const auto put_text = [&words](std::string_view text) {
+    if (!words.put(kString | text.size() << 8)) return false;
     for (size_t at = 0; at < text.size(); at += 8) {
       uint64_t word = 0;
       std::memcpy(&word, text.data() + at, std::min<size_t>(8, text.size() - at));
-      put(word);
+      if (!words.put(word)) return false;
     }
+    return true;
   };
+  const ArgumentClass what = op.arguments[argument];
   switch (what) {
     case ArgumentClass::kTensorList: {
       const auto tensors = value.toListRef();
-      put(kTensorList | tensors.size() << 32);
-      for (const auto& element : tensors) tensor(op, element, argument, true);
-      return;
+      if (!words.put(kTensorList | tensors.size() << 32)) return false;
+      for (const auto& element : tensors) {
+        if (!tensor(words, op, element, argument, true)) return false;
+      }
+      return true;
     }
     case ArgumentClass::kString:
       return put_text(value.toStringView());
     case ArgumentClass::kDevice: {
       const auto device = value.toDevice();
       if (device.is_cuda() && device_ < 0) device_ = resolve_device(device.index());
-      put(kDevice | (device.is_cuda() ? 256u + (static_cast<uint64_t>(resolve_device(device.index())) << 16) : 0u));
-      return;
+      return words.put(kDevice |
+                       (device.is_cuda() ? 256u + (static_cast<uint64_t>(resolve_device(device.index())) << 16) : 0u));
     }
     case ArgumentClass::kGenerator: {
-      put(kGenerator |
-          static_cast<uint64_t>(generator_number(value.toGenerator(), device_ < 0 ? current_device() : device_)) << 32);
-      return;
+      const uint32_t number = generator_number(value.toGenerator(), device_ < 0 ? current_device() : device_);
+      return words.put(kGenerator | static_cast<uint64_t>(number) << 32);
     }
     case ArgumentClass::kIntList:
     case ArgumentClass::kBoolList:
@@ -245,39 +304,46 @@ void CallKey::rare(const Operator& op, const c10::IValue& value, ArgumentClass w
                                   "' cannot be sent to a Waldo device");
   }
   const auto elements = value.toListRef();
-  put(kList | elements.size() << 32);
+  if (!words.put(kList | elements.size() << 32)) return false;
   for (const auto& element : elements) {
+    bool goes_on;
     if (what == ArgumentClass::kFloatList || what == ArgumentClass::kScalarList) {
-      scalar(op, element);
+      goes_on = scalar(words, op, element);
     } else if (what == ArgumentClass::kStringList) {
-      put_text(element.toStringView());
+      goes_on = put_text(element.toStringView());
     } else {
-      put(static_cast<uint64_t>(what == ArgumentClass::kBoolList ? (element.toBool() ? 1 : 0) : element.toInt()));
+      goes_on = words.put(
+          static_cast<uint64_t>(what == ArgumentClass::kBoolList ? (element.toBool() ? 1 : 0) : element.toInt()));
     }
+    if (!goes_on) return false;
   }
+  return true;
 }
 
 // Not in a far storage: undefined, a number in a 0-dim CPU tensor, or something that is wrong here.
-void CallKey::other_tensor_slow(const Operator& op, const c10::IValue& value, size_t argument, bool in_list) {
+template <typename Words>
+[[gnu::noinline]] bool CallParts::other_tensor_slow(Words& words, const Operator& op, const c10::IValue& value,
+                                                    size_t argument, bool in_list) {
   const at::Tensor& given = value.toTensor();
-  if (!given.defined()) return put(kNone);
+  if (!given.defined()) return words.put(kNone);
   if (!given.is_cpu() || given.layout() != at::kStrided) throw_mixed(op, given, argument);
   if (in_list) has_mask_ |= given.scalar_type() == at::kBool || given.scalar_type() == at::kByte;
   if (given.dim() == 0 && !op.written[argument]) {
-    put(tensor_word(*given.unsafeGetTensorImpl(), kCpuScalar) &
-        ~(uint64_t{8 | 3} << 24));  // neither offset nor lazy bits
+    const c10::TensorImpl& impl = *given.unsafeGetTensorImpl();
+    const uint64_t word = tensor_word(impl, kCpuScalar, shape_of(impl));
     const at::Tensor plain = given.resolve_conj().resolve_neg();
-    uint64_t words[2] = {};
-    std::memcpy(words, plain.const_data_ptr(), plain.element_size());
-    scalars_.push_back(words[0]);
-    scalars_.push_back(words[1]);
-    return;
+    uint64_t bits[2] = {};
+    std::memcpy(bits, plain.const_data_ptr(), plain.element_size());
+    scalars_.push_back(bits[0]);
+    scalars_.push_back(bits[1]);
+    return words.put(word & ~(uint64_t{8 | 3} << 24));  // neither offset nor lazy bits
   }
   if (!op.uploads_cpu_tensors) throw_mixed(op, given, argument);
   wants_upload_ = true;
+  return words.put(kUpload);
 }
 
-void CallKey::throw_mixed(const Operator& op, const at::Tensor& tensor, size_t argument) const {
+void CallParts::throw_mixed(const Operator& op, const at::Tensor& tensor, size_t argument) const {
   c10::Device mine(c10::DeviceType::CUDA, device_ < 0 ? current_device() : device_);
   if (op.handle.operator_name().name == "aten::masked_fill_") {
     TORCH_CHECK(false, "masked_fill: Expected inputs to be on same device");

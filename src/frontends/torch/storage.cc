@@ -67,7 +67,7 @@ void delete_storage_ref(void* context) noexcept {
 
 void release_storage_ref(void* owner) noexcept {
   auto* ref = static_cast<StorageRef*>(owner);
-  MemoryPool::of(ref->device).give_back(ref);
+  MemoryPool::of(ref->device.index()).give_back(ref);
 }
 
 void throw_out_of_memory(c10::DeviceIndex device, uint64_t bytes) {
@@ -120,9 +120,9 @@ void resize_storage(c10::StorageImpl& storage, uint64_t bytes) {
     return;
   }
   client::Queue& queue = *old_ref->queue;
-  MemoryPool& pool = MemoryPool::of(old_ref->device);
+  MemoryPool& pool = MemoryPool::of(old_ref->device.index());
   StorageRef* ref = queue.locked([&](client::SlotTable&) { return pool.take(StorageNeed(bytes)); });
-  if (ref == nullptr) throw_out_of_memory(old_ref->device, bytes);
+  if (ref == nullptr) throw_out_of_memory(old_ref->device.index(), bytes);
   if (Status status = queue.resize(old_ref->slot, bytes); !status.ok()) {
     queue.locked([&](client::SlotTable&) { pool.give_back(ref); });
     throw_status(status);

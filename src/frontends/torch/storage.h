@@ -24,9 +24,9 @@ namespace waldo::torch_frontend {
 struct StorageRef {
   client::Queue* queue = nullptr;
   Slot slot;
-  int8_t device = 0;
-  uint32_t size_class = 0;  // of the address; fixed
-  uint64_t bytes = 0;       // as asked for
+  c10::Device device{c10::DeviceType::CUDA, 0};  // whole, as every DataPtr wants it
+  uint32_t size_class = 0;                       // of the address; fixed
+  uint64_t bytes = 0;                            // as asked for
   void* address = nullptr;  // null when `bytes` is 0 at creation (size class 0), as CUDA gives; fixed
   StorageRef* next_free = nullptr;
 };
@@ -37,9 +37,7 @@ WALDO_TORCH_API void delete_storage_ref(void* ref) noexcept;
 // Told by the queue when the FREE of its slot is recorded: its memory can be counted as free and taken again.
 void release_storage_ref(void* ref) noexcept;
 // A storage's data from a StorageRef that has its slot.
-inline c10::DataPtr data_of(StorageRef* ref) {
-  return {ref->address, ref, &delete_storage_ref, c10::Device(c10::DeviceType::CUDA, ref->device)};
-}
+inline c10::DataPtr data_of(StorageRef* ref) { return {ref->address, ref, &delete_storage_ref, ref->device}; }
 [[noreturn]] WALDO_TORCH_API void throw_out_of_memory(c10::DeviceIndex device, uint64_t bytes);
 
 // The StorageRef of a far storage, or null when the storage is not ours (a CPU or meta tensor).
