@@ -404,3 +404,11 @@ def test_nonsense_on_the_daemon_s_socket_ends_that_connection_only(daemon, state
             answer = b""
     assert answer == b"" or json.loads(answer)["ok"] is False
     assert run([WALDO, "ls"], XDG_STATE_HOME=state).ok()
+
+
+@pytest.mark.parametrize("words", (["--help"], ["--version"], ["ls", "--json"], ["run", "--help"]), ids=" ".join)
+def test_what_could_not_be_printed_is_said(words, state):
+    with open("/dev/full", "w") as full:
+        environment = clean_environment(XDG_STATE_HOME=state)
+        ran = subprocess.run([WALDO, *words], stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    assert "No space left on device" in one_line(ran, 1)

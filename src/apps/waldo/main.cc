@@ -1,8 +1,11 @@
 // The command `waldo`. Parses; the work is in one file per subcommand.
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
+#include <iostream>
 #include <string>
 #include <vector>
 
@@ -220,4 +223,11 @@ int run_main(std::vector<std::string> words) {
 }  // namespace
 }  // namespace waldo::apps
 
-int main(int argc, char** argv) { return waldo::apps::run_main(std::vector<std::string>(argv + 1, argv + argc)); }
+int main(int argc, char** argv) {
+  const int code = waldo::apps::run_main(std::vector<std::string>(argv + 1, argv + argc));
+  // Printed is what has arrived: with a full disk, a script that reads --json would take nothing for an answer.
+  errno = 0;
+  if (std::cout.flush().good() && std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+  waldo::apps::complain(std::string("could not write to stdout: ") + std::strerror(errno != 0 ? errno : EIO));
+  return code == waldo::apps::kExitOk ? waldo::apps::kExitOther : code;
+}
