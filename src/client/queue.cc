@@ -6,8 +6,6 @@
 namespace waldo::client {
 namespace {
 
-constexpr PlanId kNoPlan{0xffffffffu};
-
 Status other_queue(const char* what) {
   return Status(StatusKind::kInvalid, fmt::format("{} names a slot of another queue", what));
 }

@@ -58,6 +58,8 @@ class Session;
 class SessionCore;
 struct Pending;
 
+inline constexpr PlanId kNoPlan{0xffffffffu};  // of define_plan(), when there can be none
+
 struct ReadTicket {  // names one outstanding read
   CallNumber call;
 };
@@ -96,7 +98,7 @@ class WALDO_API Queue {
     if (!recorder_.kicked.load(std::memory_order_seq_cst)) [[unlikely]]
       kick_for_free();
   }
-  // A body over limits::plan_body_bytes_max, or one plan too many, gives a plan whose calls fail with kUnsupported.
+  // A body over limits::plan_body_bytes_max, or one plan too many, gives kNoPlan, whose calls fail with kUnsupported.
   PlanId define_plan(uint16_t reads, uint16_t creates, std::span<const std::byte> body);
 
   // The worker had to copy or cast an output of such a plan's call into what was predicted: the prediction is wrong for

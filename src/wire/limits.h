@@ -19,10 +19,10 @@ inline constexpr uint64_t ack_every_bytes = 1u << 20;     // acknowledge at the 
 
 // Session.
 inline constexpr uint16_t queue_count_max = 64;
-inline constexpr uint32_t slot_count_max = 1u << 26;  // per queue
-inline constexpr uint32_t plan_count_max = 1u << 20;  // per queue
-inline constexpr uint32_t plan_body_bytes_max = 512u << 10;
-inline constexpr uint32_t call_slot_count_max = 1u << 15;  // slots named by one call
+inline constexpr uint32_t slot_count_max = 1u << 26;         // per queue
+inline constexpr uint32_t plan_count_max = 1u << 20;         // per queue
+inline constexpr uint32_t plan_body_bytes_max = 960u << 10;  // torch.stack of 20,000 losses
+inline constexpr uint32_t call_slot_count_max = 1u << 15;    // slots named by one call
 inline constexpr uint32_t call_scalar_bytes_max = 256u << 10;
 inline constexpr uint32_t free_count_max = 1u << 15;  // slots named by one FREE
 inline constexpr uint64_t storage_bytes_max = 1ull << 42;

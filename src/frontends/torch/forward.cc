@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdlib>
+#include <memory>
 #include <mutex>
 #include <string_view>
 
@@ -353,10 +354,13 @@ Asked ask(const Plan& plan, const Operator& op, const CallParts& call, client::Q
   return result;
 }
 
-// `creates_asked`: how many slots a plan gets whose outputs are not known.
-Plan* define(client::Queue& queue, const CallKey& key, const wire::PlanBody& body, Plan::Mode mode, uint16_t reads,
-             uint16_t creates_asked, std::vector<OutputPlan> outputs) {
-  auto* plan = new Plan();
+// `creates_asked`: how many slots a plan gets whose outputs are not known. An error when the protocol cannot carry such
+// a call: what the worker would take for a malformed body must not be sent, it would end the session.
+Result<Plan*> define(client::Queue& queue, const CallKey& key, const wire::PlanBody& body, Plan::Mode mode,
+                     uint16_t reads, uint16_t creates_asked, std::vector<OutputPlan> outputs) {
+  const Buffer encoded = wire::encode(body);
+  if (const auto decoded = wire::decode_plan_body(encoded); !decoded.ok()) return decoded.status();
+  auto plan = std::make_unique<Plan>();
   plan->mode = mode;
   plan->device = key.device();
   if (mode == Plan::Mode::kKnown) plan->key.assign(key.words().begin(), key.words().end());
@@ -367,8 +371,15 @@ Plan* define(client::Queue& queue, const CallKey& key, const wire::PlanBody& bod
   plan->creates = mode == Plan::Mode::kKnown ? static_cast<uint16_t>(create_bytes.size()) : creates_asked;
   for (const uint64_t bytes : create_bytes) plan->needs.emplace_back(bytes);
   make_prototypes(plan->outputs, key.device());
-  plan->id = queue.define_plan(reads, plan->creates, wire::encode(body));
-  return plan;
+  plan->id = queue.define_plan(reads, plan->creates, encoded);
+  if (plan->id == client::kNoPlan) return Status(StatusKind::kUnsupported, "too many or too large arguments");
+  return plan.release();
+}
+
+Plan* define_or_throw(const Operator& op, Result<Plan*> defined) {
+  TORCH_CHECK_NOT_IMPLEMENTED(defined.ok(), op.name(), ": a call that cannot be sent to a Waldo device (",
+                              defined.status().text(), ")");
+  return *defined;
 }
 
 void remember(DevicePlans& plans, client::PlanKey hash, Plan* plan) {
@@ -416,11 +427,11 @@ Plan* make_plan(const Operator& op, const c10::IValue* arguments, const CallKey&
   auto body = describe_call(op, arguments, key);
   if (!told) {
     count_layer(op.name(), asks_always ? Layer::kAsked : Layer::kLearned);
-    return define(queue, key, body, asks_always ? Plan::Mode::kAsk : Plan::Mode::kLearn, reads,
-                  creates_max(op, arguments), {});
+    const auto mode = asks_always ? Plan::Mode::kAsk : Plan::Mode::kLearn;
+    return define_or_throw(op, define(queue, key, body, mode, reads, creates_max(op, arguments), {}));
   }
   body.outputs = to_wire(told->outputs, reads, tensor_places(op, arguments));
-  Plan* plan = define(queue, key, body, Plan::Mode::kKnown, reads, 0, std::move(told->outputs));
+  Plan* plan = define_or_throw(op, define(queue, key, body, Plan::Mode::kKnown, reads, 0, std::move(told->outputs)));
   plan->op = &op;
   return plan;
 }
@@ -526,8 +537,9 @@ void forward_with(Plan* plan, const Operator& op, const CallKey& key, Search sea
     case Plan::Mode::kConformed: {
       // Asked from now on: a second conform after learning means that the layout follows values.
       auto ask_body = describe_call(op, arguments, key);
-      Plan* again = define(queue, key, ask_body, plan->learned ? Plan::Mode::kAsk : Plan::Mode::kLearn, plan->reads,
-                           creates_max(op, arguments), {});
+      const auto again_mode = plan->learned ? Plan::Mode::kAsk : Plan::Mode::kLearn;
+      Plan* again =
+          define_or_throw(op, define(queue, key, ask_body, again_mode, plan->reads, creates_max(op, arguments), {}));
       replace(plans, plan, again);
       return forward_with(again, op, key, search, queue, stack, depth);
     }
@@ -540,9 +552,10 @@ void forward_with(Plan* plan, const Operator& op, const CallKey& key, Search sea
   Asked asked = ask(*plan, op, key, queue, stack);
   if (asked.resized) return;  // with its new size the out= tensor has another key next time
   body.outputs = to_wire(asked.outputs, plan->reads, places);
-  Plan* known = define(queue, key, body, Plan::Mode::kKnown, plan->reads, 0, std::move(asked.outputs));
-  known->learned = true;
-  replace(plans, plan, known);
+  const auto known = define(queue, key, body, Plan::Mode::kKnown, plan->reads, 0, std::move(asked.outputs));
+  if (!known.ok()) return;  // asked again next time
+  (*known)->learned = true;
+  replace(plans, plan, *known);
 }
 
 }  // namespace
