@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -183,7 +184,10 @@ int run_main(std::vector<std::string> words) {
     std::vector<std::string> reversed(words.rbegin(), words.rend());  // as CLI11 wants it
     app.parse(reversed);
   } catch (const CLI::Success& asked) {  // --help, --version
-    return app.exit(asked);
+    std::ostringstream text;
+    const int code = app.exit(asked, text, std::cerr);
+    std::printf("%s", text.str().c_str());
+    return code;
   } catch (const CLI::ParseError& error) {
     if (!complain_about_subcommand(words, {"run", "ls", "down"})) complain(explain(error, app));
     return kExitUsage;
@@ -227,7 +231,7 @@ int main(int argc, char** argv) {
   const int code = waldo::apps::run_main(std::vector<std::string>(argv + 1, argv + argc));
   // Printed is what has arrived: with a full disk, a script that reads --json would take nothing for an answer.
   errno = 0;
-  if (std::cout.flush().good() && std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
   waldo::apps::complain(std::string("could not write to stdout: ") + std::strerror(errno != 0 ? errno : EIO));
   return code == waldo::apps::kExitOk ? waldo::apps::kExitOther : code;
 }
