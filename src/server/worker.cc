@@ -21,6 +21,7 @@
 #include "server/doorman.h"
 #include "server/session.h"
 #include "server/state_dir.h"
+#include "wire/limits.h"
 #include "wire/messages.h"
 #include "wire/version.h"
 

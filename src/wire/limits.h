@@ -31,6 +31,8 @@ inline constexpr uint32_t report_bytes_max = 512u << 10;
 inline constexpr uint32_t text_bytes_max = 64u << 10;   // error texts are cut to this
 inline constexpr uint32_t info_bytes_max = 256u << 10;  // HELLO and WELCOME
 
+inline constexpr int64_t grace_seconds_max = 7 * 24 * 3600;  // how long a worker may keep a lost client's session
+
 // Plan bodies.
 inline constexpr uint32_t tensor_dim_max = 64;
 inline constexpr uint32_t plan_argument_count_max = 1u << 16;

@@ -15,12 +15,6 @@
 #include "base/status.h"
 #include "wire/version.h"
 
-namespace waldo::limits {
-
-inline constexpr int64_t grace_seconds_max = 7 * 24 * 3600;  // how long a worker may keep a lost client's session
-
-}  // namespace waldo::limits
-
 namespace waldo::wire {
 
 using Secret = std::array<std::byte, 16>;

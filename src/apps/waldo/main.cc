@@ -19,7 +19,6 @@
 #include "server/package_dir.h"
 #include "server/worker.h"
 #include "wire/limits.h"
-#include "wire/messages.h"
 
 namespace waldo::apps {
 
