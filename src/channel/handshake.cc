@@ -9,18 +9,6 @@ using wire::FrameKind;
 
 constexpr int kExitVersion = 5;  // of the command line: version mismatch
 
-Result<Buffer> read_frame(int fd, os::Deadline deadline) {
-  Buffer frame(wire::frame_header_bytes);
-  WALDO_TRY(os::read_exactly(fd, frame, deadline));
-  auto header = wire::decode_header(frame);
-  if (!header.ok()) return header.status();
-  frame.resize(wire::frame_header_bytes + header->payload_bytes);
-  WALDO_TRY(os::read_exactly(fd, std::span(frame).subspan(wire::frame_header_bytes), deadline));
-  const auto bytes = std::span<const std::byte>(frame);
-  WALDO_TRY(wire::check_payload(bytes.first(wire::frame_header_bytes), bytes.subspan(wire::frame_header_bytes)));
-  return frame;
-}
-
 std::span<const std::byte> payload_of(std::span<const std::byte> frame) {
   return frame.subspan(wire::frame_header_bytes);
 }
@@ -32,6 +20,18 @@ Status write_frame(int fd, FrameKind kind, const Message& message, os::Deadline 
 }
 
 }  // namespace
+
+Result<Buffer> read_frame(int fd, os::Deadline deadline) {
+  Buffer frame(wire::frame_header_bytes);
+  WALDO_TRY(os::read_exactly(fd, frame, deadline));
+  auto header = wire::decode_header(frame);
+  if (!header.ok()) return header.status();
+  frame.resize(wire::frame_header_bytes + header->payload_bytes);
+  WALDO_TRY(os::read_exactly(fd, std::span(frame).subspan(wire::frame_header_bytes), deadline));
+  const auto bytes = std::span<const std::byte>(frame);
+  WALDO_TRY(wire::check_payload(bytes.first(wire::frame_header_bytes), bytes.subspan(wire::frame_header_bytes)));
+  return frame;
+}
 
 Result<ReceivedHello> read_hello(int fd, os::Deadline deadline) {
   auto frame = read_frame(fd, deadline);

@@ -12,6 +12,9 @@
 
 namespace waldo::channel {
 
+// One whole frame, header first, its checksum checked.
+Result<Buffer> read_frame(int fd, os::Deadline deadline);
+
 // Daemon and worker: the HELLO, and the frame as it came, for passing on to the worker.
 struct ReceivedHello {
   wire::Hello hello;
