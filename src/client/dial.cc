@@ -13,11 +13,9 @@ Result<BrokerDialer::First> BrokerDialer::dial_first(wire::Hello& hello, const s
     if (!fd.ok()) return fd.status();
     auto greeting = greet(fd->get(), hello, target_, stop);
     if (greeting.ok()) return First{channel::make_socket_link(std::move(*fd)), std::move(*greeting)};
-    const bool broke = greeting.status().kind() == StatusKind::kDisconnected;
-    if (!broke || target_ == "local" || link == kFirstLinksMax) {
-      if (!broke) return greeting.status();
-      return Status(StatusKind::kLost, greeting.status().text(), greeting.status().detail());
-    }
+    const Status& why = greeting.status();
+    if (why.kind() != StatusKind::kDisconnected) return why;
+    if (target_ == "local" || link == kFirstLinksMax) return Status(StatusKind::kLost, why.text(), why.detail());
     ++hello.link_number;
   }
 }

@@ -53,14 +53,18 @@ void Reconnector::on_link_lost(const Status& why) {
   lost_ = true;
   lost_at_ = settings_.clock->now();
   hangs_ = why.text() == channel::silent_peer_text;
-  if (!std::exchange(started_, true)) thread_ = Thread([this] { run(); });
-  changed_.notify_all();
+  wake();
 }
 
 void Reconnector::on_silence() {
   const std::lock_guard lock(mutex_);
   if (stopped_) return;
   silent_ = true;
+  wake();
+}
+
+// Under mutex_.
+void Reconnector::wake() {
   if (!std::exchange(started_, true)) thread_ = Thread([this] { run(); });
   changed_.notify_all();
 }

@@ -66,6 +66,7 @@ class Reconnector {
   uint64_t attempts() const;
 
  private:
+  void wake();
   void run();
   void come_back(std::unique_lock<std::mutex>& lock);
   bool wait(std::unique_lock<std::mutex>& lock, Duration time);  // false: stopped
