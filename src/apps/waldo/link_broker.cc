@@ -33,6 +33,11 @@ int number_of(const nlohmann::json& request, const char* name, int otherwise) {
   return request.contains(name) && request[name].is_number_integer() ? request[name].get<int>() : otherwise;
 }
 
+SessionId session_of(const nlohmann::json& request) {  // 0, which is no session's, when it names none
+  const bool named = request.contains("session") && request["session"].is_number_unsigned();
+  return SessionId{named ? request["session"].get<uint64_t>() : 0};
+}
+
 }  // namespace
 
 LinkBroker::LinkBroker(server::PollLoop& loop, LinkSettings settings) : loop_(loop), settings_(std::move(settings)) {}
@@ -91,8 +96,7 @@ void LinkBroker::on_wish(int fd, const std::string& line) {
   if (want == "link") return lend(fd, request);
   if (want == "remember") return remember(askers_[fd], request);
   if (want == "forget") {
-    const uint64_t session = request.value("session", uint64_t{0});
-    std::erase_if(askers_[fd].remembered, [&](const auto& item) { return item.session.raw == session; });
+    std::erase_if(askers_[fd].remembered, [&](const auto& item) { return item.session == session_of(request); });
     return;
   }
   answer(fd, LinkFailure{kExitOther, StatusKind::kInvalid, "the broker lends links and nothing else"});
@@ -100,12 +104,12 @@ void LinkBroker::on_wish(int fd, const std::string& line) {
 
 void LinkBroker::remember(Asker& asker, const nlohmann::json& request) {
   Remembered session;
+  session.session = session_of(request);
   const std::string target = text_of(request, "target"), secret = text_of(request, "secret");
   auto parsed = parse_target(target.empty() ? settings_.target.text : target);
-  if (!parsed.ok() || secret.size() != 2 * session.secret.size() || !request["session"].is_number_unsigned()) return;
+  if (!parsed.ok() || secret.size() != 2 * session.secret.size() || session.session.raw == 0) return;
   session.target = *parsed;
   session.gpus = number_of(request, "gpus", settings_.gpus);
-  session.session = SessionId{request["session"].get<uint64_t>()};
   for (size_t i = 0; i < session.secret.size(); ++i) {
     unsigned byte = 0;
     std::from_chars(secret.data() + 2 * i, secret.data() + 2 * i + 2, byte, 16);
