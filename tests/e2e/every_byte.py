@@ -100,8 +100,11 @@ different = []
 for direction, name in ((UP, "up"), (DOWN, "down")):
     for byte in range(0, one[direction], STRIDE):
         way.cut_after(direction, byte)
-        if (losses := train()) != expected:
-            different.append(f"cut after {byte} bytes {name}: {losses}, not {expected}")
+        while (
+            way.cut is not None
+        ):  # a training may take fewer bytes, as its calls happen to be bundled: then in the next
+            if (losses := train()) != expected:
+                different.append(f"cut after {byte} bytes {name}: {losses}, not {expected}")
 print(f"{way.cuts} cuts, {way.links} links, {len(different)} trainings with other losses")
 print("\n".join(different))
 sys.exit(1 if different else 0)

@@ -28,7 +28,6 @@ def test_a_training_cut_after_every_byte(state):
     print(ran.stdout)
     up, down = map(int, re.search(r"(\d+) bytes up, (\d+) down", ran.stdout).groups())
     cuts, links = map(int, re.search(r"(\d+) cuts, (\d+) links", ran.stdout).groups())
-    # Not all: how many bytes a training takes depends on how its calls happened to be bundled.
-    assert cuts > 0.5 * (up + down) / int(STRIDE), "most cuts found their byte"
+    assert cuts == sum(len(range(0, count, int(STRIDE))) for count in (up, down)), "every cut found its byte"
     assert links > cuts, "… and was answered by another link"
     assert ran.stderr == "", "nobody needed to be told"
