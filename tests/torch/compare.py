@@ -1,6 +1,7 @@
 """Runs a function on the CPU and on `cuda`, with the same CPU-made inputs, and compares every bit of what comes out."""
 
 import torch
+from conformance.comparing import bits, same_number
 from torch.utils._pytree import tree_flatten, tree_map
 
 
@@ -26,19 +27,13 @@ def copied(value):
 
 
 def same_bits(expected, actual, strides=False):
-    """Asserts that two tensors are the same: dtype, sizes, every value (NaN is NaN), and strides when asked."""
+    """Asserts that two tensors are the same: dtype, sizes, every bit (NaN is NaN), and strides when asked."""
     assert actual.dtype == expected.dtype
     assert actual.shape == expected.shape
     if strides:
         assert actual.stride() == expected.stride()
-    there = actual.detach().cpu().resolve_conj().resolve_neg()
-    here = expected.detach().resolve_conj().resolve_neg()
-    if here.is_complex():
-        here, there = torch.view_as_real(here.contiguous()), torch.view_as_real(there.contiguous())
-    if here.is_floating_point() and here.dtype.itemsize >= 2:
-        torch.testing.assert_close(there, here, rtol=0, atol=0, equal_nan=True)
-    else:
-        assert torch.equal(there, here), f"{there} instead of {here}"
+    here, there = bits(expected), bits(actual)
+    assert torch.equal(there, here), f"{actual.detach().cpu()} instead of {expected}"
 
 
 def same(expected, actual, strides=False):
@@ -49,7 +44,7 @@ def same(expected, actual, strides=False):
         if isinstance(here, torch.Tensor):
             same_bits(here, there, strides)
         else:
-            assert here == there
+            assert same_number(here, there)
 
 
 def check(function, *inputs, strides=False, grad=False, on_cpu=None):

@@ -96,6 +96,15 @@ def far_apart(here, there):
     return "rounding" if close.all() else "value"
 
 
+def same_number(x, y):
+    """Equal, to the bit where both are floats: 0.0 is not -0.0, and NaN is NaN."""
+    if isinstance(x, complex) and isinstance(y, complex):
+        return same_number(x.real, y.real) and same_number(x.imag, y.imag)
+    if isinstance(x, float) and isinstance(y, float):
+        return x.hex() == y.hex()
+    return x == y
+
+
 def same(here, there, values=True, strides=True, what=""):
     """Compares two structures: tensors as above, everything else by equality."""
     mine, my_shape = tree_flatten(here)
@@ -111,7 +120,7 @@ def same(here, there, values=True, strides=True, what=""):
         elif isinstance(x, torch.device):
             if x.type == y.type and x.type != "cpu":
                 raise Different("number", f"{name}{y}")
-        elif not (x == y or (x != x and y != y)):
+        elif not same_number(x, y):
             raise Different("number", f"{name}{y!r} instead of {x!r}")
 
 
