@@ -1,4 +1,4 @@
-"""Tensors that are made of plain ones: sparse (COO and CSR) and nested, on `cuda` against the CPU."""
+"""Tensors that are made of plain ones: sparse in every layout and nested, on `cuda` against the CPU."""
 
 import pytest
 import torch
@@ -7,7 +7,11 @@ from conformance.comparing import same
 
 
 def matrix():
-    return torch.randn(5, 7).relu()
+    return torch.randn(6, 8).relu()
+
+
+def stacked(x):
+    return torch.stack([x, x + 1]).relu()
 
 
 COO = {
@@ -24,7 +28,11 @@ COO = {
     "mm": lambda s, x: torch.sparse.mm(s, x.t()),
     "matmul": lambda s, x: s @ x.t().contiguous(),
     "sparse times sparse": lambda s, x: torch.sparse.mm(s, s.t()),
-    "addmm": lambda s, x: torch.sparse.addmm(torch.ones_like(x[:, :5]), s, x.t(), beta=0.5, alpha=2),
+    "mul by a larger dense one": lambda s, x: s * stacked(x),
+    "mul by one without dimensions": lambda s, x: s * torch.full((), 2.0, device=x.device).to_sparse(),
+    "mul of other dense sizes": lambda s, x: stacked(x).to_sparse(2) * stacked(x)[:, :, :1].to_sparse(2),
+    "hspmm": lambda s, x: torch.hspmm(s, x.t()),
+    "addmm": lambda s, x: torch.sparse.addmm(torch.ones_like(x[:, :6]), s, x.t(), beta=0.5, alpha=2),
     "bmm": lambda s, x: torch.stack([x, x]).to_sparse().bmm(torch.stack([x.t(), x.t()])),
     "sum": lambda s, x: torch.sparse.sum(s, 0),
     "softmax": lambda s, x: torch.sparse.softmax(s, 1),
@@ -34,32 +42,87 @@ COO = {
     "index_select": lambda s, x: s.index_select(1, torch.tensor([3, 0, 3], device=x.device)),
     "to_sparse_csr": lambda s, x: s.to_sparse_csr(),
 }
-CSR = {
+COMPRESSED = {
     "to_dense": lambda s, x: s.to_dense(),
     "mm": lambda s, x: s @ x.t().contiguous(),
-    "dense by sparse": lambda s, x: x.t() @ s,
     "mv": lambda s, x: s @ x[0],
-    "addmm": lambda s, x: torch.addmm(torch.ones_like(x[:, :5]), s, x.t().contiguous(), beta=0.5, alpha=2),
-    "sampled_addmm": lambda s, x: torch.sparse.sampled_addmm(s, x @ x.t(), x, beta=0.5, alpha=2),
+    "addmm": lambda s, x: torch.addmm(torch.ones_like(x[:, :6]), s, x.t().contiguous(), beta=0.5, alpha=2),
     "mul by a number": lambda s, x: s * 2,
+}
+CSR = COMPRESSED | {
+    "dense by sparse": lambda s, x: x.t() @ s,
+    "linear": lambda s, x: torch.nn.functional.linear(x, s, x[:, 0]),
+    "sparse times sparse": lambda s, x: s @ s.t().to_sparse_csr(),
+    "sparse times columns": lambda s, x: s @ s.t(),
+    "addmm to a sparse one": lambda s, x: torch.addmm((x @ x.t()).to_sparse_csr(), s, s.t().to_sparse_csr(), beta=0.5),
+    "addmm out": lambda s, x: torch.addmm(
+        torch.ones_like(x[:, :6]), s, x.t().contiguous(), out=torch.empty(0, device=x.device)
+    ),
+    "add": lambda s, x: s + (x - 0.5).relu().to_sparse_csr() * 2,
+    "add to dense": lambda s, x: torch.add(x, s, alpha=0.5),
+    "sum of rows": lambda s, x: s.sum(1, keepdim=True),
+    "solve": lambda s, x: (
+        torch.triangular_solve(x, (x @ x.t()).triu().add(torch.eye(6, device=x.device)).to_sparse_csr()).solution
+    ),
+    "sampled_addmm": lambda s, x: torch.sparse.sampled_addmm(s, x @ x.t(), x, beta=0.5, alpha=2),
     "to_sparse_coo": lambda s, x: s.to_sparse_coo(),
+    "to_sparse_csc": lambda s, x: s.to_sparse_csc(),
+    "to_sparse_bsc": lambda s, x: s.to_sparse_bsc((2, 2)),
+}
+CSC = COMPRESSED | {
+    "dense by sparse": lambda s, x: x.t() @ s,
+    "to_sparse_csr": lambda s, x: s.to_sparse_csr(),
+    "sparse times sparse": lambda s, x: s @ s.t().to_sparse_csc(),
+}
+BSR = COMPRESSED | {
+    "linear": lambda s, x: torch.nn.functional.linear(x, s, x[:, 0]),
+    "to_sparse_bsc": lambda s, x: s.to_sparse_bsc((2, 2)),
+}
+LAYOUTS = {
+    "coo": (COO, lambda x: x.to_sparse()),
+    "csr": (CSR, lambda x: x.to_sparse_csr()),
+    "csc": (CSC, lambda x: x.to_sparse_csc()),
+    "bsr": (BSR, lambda x: x.to_sparse_bsr((2, 2))),
 }
 
 
-@pytest.mark.parametrize("name", COO)
-def test_coo(name):
+@pytest.mark.parametrize("layout, name", [(layout, name) for layout in LAYOUTS for name in LAYOUTS[layout][0]])
+def test_sparse(layout, name):
+    functions, make = LAYOUTS[layout]
     x = matrix()
-    expected = COO[name](x.to_sparse(), x)
-    far = x.cuda()
-    same(expected, COO[name](far.to_sparse(), far))
+    same(functions[name](make(x), x), functions[name](make(x.cuda()), x.cuda()))
 
 
-@pytest.mark.parametrize("name", CSR)
-def test_csr(name):
-    x = matrix()
-    expected = CSR[name](x.to_sparse_csr(), x)
-    far = x.cuda()
-    same(expected, CSR[name](far.to_sparse_csr(), far))
+def test_how_many_values_a_result_has_depends_on_where_they_are():
+    """Goal: tensors of the same sizes, of which some have coordinates twice, give results of different sizes."""
+    values = torch.arange(1.0, 4)
+    for places in ([0, 1, 2], [0, 0, 1], [2, 2, 2], [3, 1, 0]):
+        results = []
+        for device in ("cpu", "cuda"):
+            sparse = torch.sparse_coo_tensor(torch.tensor([places]), values, (4,)).to(device)
+            other = torch.sparse_coo_tensor(torch.tensor([[0, 1, 2]]), values, (4,)).to(device).coalesce()
+            both = sparse.coalesce()
+            results.append((both, both + other, both * other, torch.sparse.softmax(sparse, 0)))
+        same(*results)
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda x: x[:1].to_sparse() * x.to_sparse(),
+        lambda x: torch.addmm(x, x.to_sparse(), x.to_sparse()),
+        lambda x: x.to_sparse_csr() @ x,
+        lambda x: x.to_sparse_bsc((2, 2)) @ x.t(),
+    ],
+    ids=["coo sizes", "coo both", "sizes", "bsc"],
+)
+def test_what_the_cpu_refuses_is_refused(product):
+    with pytest.raises(RuntimeError) as here:
+        product(matrix())
+    with pytest.raises(RuntimeError) as there:
+        product(matrix().cuda())
+    assert str(there.value).splitlines()[0].startswith(str(here.value).splitlines()[0][:60])
+    assert (torch.ones(2, device="cuda") + 1).tolist() == [2, 2]
 
 
 def test_sparse_tensors_go_up_and_down():
@@ -72,7 +135,7 @@ def test_gradients_pass_through_a_sparse_product():
     x = matrix()
     results = []
     for device in ("cpu", "cuda"):
-        weight = torch.linspace(-1, 1, 35).reshape(7, 5).to(device).requires_grad_()
+        weight = torch.linspace(-1, 1, 40).reshape(8, 5).to(device).requires_grad_()
         sparse = x.to(device).to_sparse().requires_grad_()
         torch.sparse.mm(sparse, weight).square().sum().backward()
         results.append((weight.grad, sparse.grad.to_dense()))
@@ -103,6 +166,10 @@ def test_a_coordinate_past_the_end_is_refused():
     sparse = torch.sparse_coo_tensor(indices, torch.ones(2, device="cuda"), (3,), check_invariants=False)
     with pytest.raises(RuntimeError, match="size is inconsistent with indices"):
         sparse.coalesce().values().cpu()
+    parts = [torch.tensor([0, 1, 2]).cuda(), torch.tensor([0, 99]).cuda(), torch.ones(2).cuda()]
+    rows = torch.sparse_csr_tensor(*parts, (2, 3), check_invariants=False)
+    with pytest.raises(RuntimeError, match="col_indices"):
+        (rows @ torch.ones(3, 2, device="cuda")).cpu()
     assert (torch.ones(2, device="cuda") + 1).tolist() == [2, 2]
 
 

@@ -40,14 +40,14 @@ class SharedKernel final : public c10::OperatorKernel {
   const c10::SafeKernelFunction kernel_;
 };
 
+}  // namespace
+
 torch::Library& library_of(DispatchKey key) {
   static auto* libraries = new std::unordered_map<DispatchKey, std::unique_ptr<torch::Library>>();
   auto& library = (*libraries)[key];
   if (!library) library = std::make_unique<torch::Library>(torch::Library::IMPL, "aten", key, __FILE__, __LINE__);
   return *library;
 }
-
-}  // namespace
 
 bool is_made_of_plain(std::string_view name) {
   for (const auto& entry : kShared) {

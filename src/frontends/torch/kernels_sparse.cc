@@ -3,7 +3,6 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/native/SparseTensorUtils.h>
 #include <ATen/ops/_sparse_coo_tensor_unsafe.h>
-#include <ATen/ops/_sparse_csr_tensor_unsafe.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/index.h>
 #include <ATen/ops/mul.h>
@@ -16,9 +15,11 @@
 
 #include "frontends/torch/forward.h"
 #include "frontends/torch/kernels_made_of.h"
+#include "frontends/torch/kernels_sparse.h"
 #include "wire/own_operators.h"
 
-// The operators on sparse tensors whose function is CUDA's own: the worker's kernel runs, through wire/own_operators.h.
+// The operators on sparse COO tensors whose function is CUDA's own: the worker's kernel runs, through
+// wire/own_operators.h.
 
 namespace waldo::torch_frontend {
 namespace {
@@ -26,21 +27,7 @@ namespace {
 using at::IntArrayRef;
 using at::Scalar;
 using at::Tensor;
-using Pair = std::tuple<Tensor, Tensor>;
-
-// One of wire::kOwnOperators, found by its name.
-template <typename Result, typename... Arguments>
-Result own(const char* name, const Arguments&... arguments) {
-  const auto handle = c10::Dispatcher::singleton().findSchemaOrThrow((std::string("waldo::") + name).c_str(), "");
-  torch::jit::Stack stack;
-  (stack.emplace_back(arguments), ...);
-  handle.callBoxed(&stack);
-  if constexpr (std::is_same_v<Result, Pair>) {
-    return {stack[0].toTensor(), stack[1].toTensor()};
-  } else {
-    return std::move(stack[0]).toTensor();
-  }
-}
+using Pair = TensorPair;
 
 Tensor coo(const Pair& parts, IntArrayRef size, const Tensor& like, bool coalesced) {
   const auto& [indices, values] = parts;
@@ -54,11 +41,6 @@ Tensor& into(Tensor& out, const Pair& parts, IntArrayRef size, bool coalesced) {
   const Tensor values = std::get<1>(parts).to(out.scalar_type());
   at::sparse::alias_into_sparse(out, std::get<0>(parts), values);
   return out._coalesced_(coalesced);
-}
-
-Tensor& into_dense(Tensor& out, const Tensor& made) {
-  out.resize_(made.sizes());
-  return out.copy_(made);
 }
 
 Tensor coalesce(const Tensor& self) {
@@ -90,32 +72,35 @@ Tensor& add_out(const Tensor& self, const Tensor& other, const Scalar& alpha, Te
 // The dense values at the places of a sparse tensor's values, as PyTorch's mul takes them.
 Tensor values_at(const Tensor& dense, const Tensor& sparse) {
   if (dense.dim() == 0) return dense;
-  TORCH_CHECK_NOT_IMPLEMENTED(
-      at::is_expandable_to(dense.sizes(), sparse.sizes()),
-      "mul of a sparse tensor and a dense one of more elements is not available on a Waldo device");
   c10::List<std::optional<Tensor>> places;
   for (const Tensor& place : sparse._indices().unbind(0)) places.push_back(place);
   return at::index(dense.expand(sparse.sizes()), places);
 }
 
+Tensor& mul_dense_out(const Tensor& sparse, const Tensor& dense, Tensor& out) {
+  if (at::is_expandable_to(dense.sizes(), sparse.sizes())) {
+    return into(out, {sparse._indices().clone(), at::mul(sparse._values(), values_at(dense, sparse))}, sparse.sizes(),
+                sparse.is_coalesced());
+  }
+  const auto size = at::infer_size_dimvector(sparse.sizes(), dense.sizes());
+  return into(
+      out,
+      own<Pair>("coo_mul_dense", sparse._indices(), sparse._values(), sparse.is_coalesced(), sparse.sizes(), dense),
+      size, sparse.is_coalesced());
+}
+
 Tensor& mul_out(const Tensor& self, const Tensor& other, Tensor& out) {
   TORCH_CHECK(out.is_sparse(), "mul: expected the result to be sparse");
-  if (!self.is_sparse() || !other.is_sparse()) {
-    const Tensor& sparse = self.is_sparse() ? self : other;
-    const Tensor values = at::mul(sparse._values(), values_at(self.is_sparse() ? other : self, sparse));
-    return into(out, {sparse._indices().clone(), values}, sparse.sizes(), sparse.is_coalesced());
-  }
-  TORCH_CHECK_NOT_IMPLEMENTED(self.sizes() == other.sizes(),
-                              "mul of sparse tensors of different sizes is not available on a Waldo device");
-  return into(out,
-              own<Pair>("coo_mul", self._indices(), self._values(), self.is_coalesced(), other._indices(),
-                        other._values(), other.is_coalesced(), self.sizes()),
-              self.sizes(), self.is_coalesced() && other.is_coalesced());
+  if (!self.is_sparse()) return mul_dense_out(other, self, out);
+  if (!other.is_sparse()) return mul_dense_out(self, other, out);
+  const Pair made = own<Pair>("coo_mul", self._indices(), self._values(), self.is_coalesced(), other._indices(),
+                              other._values(), other.is_coalesced(), self.sizes(), other.sizes());
+  return into(out, made, at::infer_size_dimvector(self.sizes(), other.sizes()),
+              self.is_coalesced() && other.is_coalesced());
 }
 
 Tensor addmm(const Tensor& self, const Tensor& sparse, const Tensor& dense, const Scalar& beta, const Scalar& alpha) {
-  TORCH_CHECK_NOT_IMPLEMENTED(sparse.is_sparse() && !dense.is_sparse(),
-                              "addmm: only a sparse times a dense matrix is available on a Waldo device");
+  if (!sparse.is_sparse() || dense.layout() != at::kStrided) return any_addmm(self, sparse, dense, beta, alpha)[0];
   const Tensor expanded = *at::expand_size(self, {sparse.size(0), dense.size(1)}, "addmm");
   return own<Tensor>("coo_addmm", expanded, sparse._indices(), sparse._values(), sparse.is_coalesced(), sparse.sizes(),
                      dense, beta, alpha);
@@ -130,6 +115,11 @@ Tensor& addmm_(Tensor& self, const Tensor& sparse, const Tensor& dense, const Sc
 
 Tensor bmm(const Tensor& self, const Tensor& dense) {
   return own<Tensor>("coo_bmm", self._indices(), self._values(), self.is_coalesced(), self.sizes(), dense);
+}
+
+Tensor hspmm(const Tensor& self, const Tensor& dense) {
+  const Pair made = own<Pair>("coo_hspmm", self._indices(), self._values(), self.is_coalesced(), self.sizes(), dense);
+  return coo(made, {self.size(0), dense.size(1)}, self, false);
 }
 
 Tensor matmul(const Tensor& self, const Tensor& other) {
@@ -161,61 +151,6 @@ Tensor softmax_backward(const Tensor& grad, const Tensor& output, int64_t dim, c
              output.sizes(), output, true);
 }
 
-// Compressed rows.
-
-bool is_csr(const Tensor& tensor) { return tensor.layout() == at::kSparseCsr; }
-
-Tensor& csr_addmm_out(const Tensor& self, const Tensor& left, const Tensor& right, const Scalar& beta,
-                      const Scalar& alpha, Tensor& out) {
-  const bool dense_right = is_csr(left) && right.layout() == at::kStrided;
-  TORCH_CHECK_NOT_IMPLEMENTED(self.layout() == at::kStrided && out.layout() == at::kStrided &&
-                                  (dense_right || (left.layout() == at::kStrided && is_csr(right))),
-                              "addmm: only a CSR and a dense matrix are available on a Waldo device");
-  const Tensor expanded = *at::expand_size(self, {left.size(0), right.size(1)}, "addmm");
-  const Tensor& sparse = dense_right ? left : right;
-  const Tensor crow = sparse.crow_indices(), col = sparse.col_indices(), values = sparse.values();
-  return into_dense(
-      out, dense_right
-               ? own<Tensor>("csr_addmm", expanded, crow, col, values, sparse.sizes(), right, beta, alpha)
-               : own<Tensor>("csr_addmm_right", expanded, left, crow, col, values, sparse.sizes(), beta, alpha));
-}
-
-Tensor& csr_addmv_out(const Tensor& self, const Tensor& sparse, const Tensor& vector, const Scalar& beta,
-                      const Scalar& alpha, Tensor& out) {
-  TORCH_CHECK_NOT_IMPLEMENTED(is_csr(sparse), "addmv: only CSR matrices are available on a Waldo device");
-  const Tensor expanded = *at::expand_size(self, {sparse.size(0)}, "addmv");
-  return into_dense(out, own<Tensor>("csr_addmv", expanded, sparse.crow_indices(), sparse.col_indices(),
-                                     sparse.values(), sparse.sizes(), vector, beta, alpha));
-}
-
-Tensor csr_sampled_values(const Tensor& self, const Tensor& left, const Tensor& right, const Scalar& beta,
-                          const Scalar& alpha) {
-  TORCH_CHECK(is_csr(self), "sampled_addmm: Expected self to have sparse csr layout, but got ", self.layout());
-  return own<Tensor>("csr_sampled_addmm", self.crow_indices(), self.col_indices(), self.values(), self.sizes(), left,
-                     right, beta, alpha);
-}
-
-Tensor sampled_addmm(const Tensor& self, const Tensor& left, const Tensor& right, const Scalar& beta,
-                     const Scalar& alpha) {
-  const Tensor values = csr_sampled_values(self, left, right, beta, alpha);
-  return at::_sparse_csr_tensor_unsafe(self.crow_indices().clone(), self.col_indices().clone(), values, self.sizes(),
-                                       self.options());
-}
-
-Tensor& sampled_addmm_out(const Tensor& self, const Tensor& left, const Tensor& right, const Scalar& beta,
-                          const Scalar& alpha, Tensor& out) {
-  TORCH_CHECK(is_csr(out), "sampled_addmm: Expected result to have sparse csr layout, but got ", out.layout());
-  const Tensor values = csr_sampled_values(self, left, right, beta, alpha);
-  if (!out.is_same(self)) out.resize_as_sparse_(self);
-  if (!out.is_same(self)) out.copy_(self);
-  out.values().copy_(values);
-  return out;
-}
-
-torch::Library& library(c10::DispatchKey key) {  // never freed: our libraries are never unloaded
-  return *new torch::Library(torch::Library::IMPL, "aten", key, __FILE__, __LINE__);
-}
-
 }  // namespace
 
 void register_sparse_kernels() {
@@ -228,7 +163,7 @@ void register_sparse_kernels() {
     far->impl(name.c_str(), torch::CppFunction::makeFromBoxedKernel(
                                 c10::BoxedKernel::makeFromFunctor(std::make_unique<ForwardKernel>(handle))));
   }
-  auto& coo = library(c10::DispatchKey::SparseCUDA);
+  auto& coo = library_of(c10::DispatchKey::SparseCUDA);
   coo.impl("_coalesce", TORCH_FN(coalesce));
   coo.impl("add.out", TORCH_FN(add_out));
   coo.impl("mul.out", TORCH_FN(mul_out));
@@ -236,17 +171,14 @@ void register_sparse_kernels() {
   coo.impl("addmm.out", TORCH_FN(addmm_out));
   coo.impl("addmm_", TORCH_FN(addmm_));
   coo.impl("bmm", TORCH_FN(bmm));
+  coo.impl("hspmm", TORCH_FN(hspmm));
   coo.impl("_sparse_sparse_matmul", TORCH_FN(matmul));
   coo.impl("index_select", TORCH_FN(index_select));
   coo.impl("_sparse_softmax", TORCH_FN(softmax<false>));
   coo.impl("_sparse_log_softmax", TORCH_FN(softmax<true>));
   coo.impl("_sparse_softmax_backward_data", TORCH_FN(softmax_backward<false>));
   coo.impl("_sparse_log_softmax_backward_data", TORCH_FN(softmax_backward<true>));
-  auto& csr = library(c10::DispatchKey::SparseCsrCUDA);
-  csr.impl("addmm.out", TORCH_FN(csr_addmm_out));
-  csr.impl("addmv.out", TORCH_FN(csr_addmv_out));
-  csr.impl("sparse_sampled_addmm", TORCH_FN(sampled_addmm));
-  csr.impl("sparse_sampled_addmm.out", TORCH_FN(sampled_addmm_out));
+  register_compressed_kernels();
 }
 
 }  // namespace waldo::torch_frontend
