@@ -136,10 +136,11 @@ def _fill_names() -> None:
 
 
 def _after_torch() -> None:
-    from waldo._torch import legacy, printing, settings, storage, threads
+    from waldo._torch import compiling, legacy, printing, settings, storage, threads
 
     storage.patch()
     printing.patch()
     legacy.patch()
     threads.patch()
     settings.patch()
+    compiling.patch()

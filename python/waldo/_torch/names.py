@@ -59,6 +59,9 @@ def _devices() -> dict[str, Any]:
     def visible_arch_flags() -> None:
         return None  # no kernels are compiled here: nothing to be incompatible with a device
 
+    def maybe_exchange_device(device: int) -> int:  # another object: torch.compile has a handler for each of the two
+        return module.exchange_device(device)
+
     return {
         "_cuda_init": init,
         "_cuda_getDeviceCount": module.device_count,
@@ -66,7 +69,7 @@ def _devices() -> dict[str, Any]:
         "_cuda_getDevice": module.current_device,
         "_cuda_setDevice": module.set_device,
         "_cuda_exchangeDevice": module.exchange_device,
-        "_cuda_maybeExchangeDevice": module.exchange_device,
+        "_cuda_maybeExchangeDevice": maybe_exchange_device,
         "_CudaDeviceProperties": DeviceProperties,
         "_cuda_getArchFlags": visible_arch_flags,
         "_cuda_canDeviceAccessPeer": lambda device, peer: device != peer,
