@@ -62,7 +62,8 @@ def progress(done, total, failed, start):
 
 def stamp():
     """Names what is tested: results of another build or of another driver are not resumed."""
-    files = [*HERE.glob("*.py"), *Path(importlib.util.find_spec("waldo").origin).parent.rglob("*.so")]
+    package = Path(importlib.util.find_spec("waldo").origin).parent
+    files = [*HERE.glob("*.py"), *package.rglob("*.so"), *package.rglob("*.py")]
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(file.read_bytes())

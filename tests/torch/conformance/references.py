@@ -137,12 +137,17 @@ def linear_cross_entropy_of_cuda():
 
 @reference("nn.functional.linear_cross_entropy.chunked", "nn.functional.linear_cross_entropy.chunked_none")
 def linear_cross_entropy(*args, **kwargs):
-    """CUDA multiplies narrow floats into wide ones."""
+    """CUDA multiplies narrow floats into wide ones, and has defaults of its own for what it accumulates in."""
+    from torch.nn.modules.linear_cross_entropy_options import LinearCrossEntropyOptions
+
     original, module = linear_cross_entropy_of_cuda()
+    adjust = LinearCrossEntropyOptions._adjust
     sys.modules[original.__name__] = module
+    LinearCrossEntropyOptions._adjust = lambda self, **given: adjust(self, **given | {"device": torch.device("cuda:0")})
     try:
         return torch.nn.functional.linear_cross_entropy(*args, **kwargs)
     finally:
+        LinearCrossEntropyOptions._adjust = adjust
         sys.modules[original.__name__] = original
 
 

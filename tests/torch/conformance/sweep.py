@@ -36,10 +36,11 @@ class Child:
         os.close(write)
         self.answers = os.fdopen(read, "rb", buffering=0)
         self.pending = b""
-        self.job, self.since = None, 0.0
+        self.job, self.since, self.used, self.used_first = None, 0.0, 0.0, 0.0
 
     def start(self, job):
         self.job, self.since = job, time.monotonic()
+        self.used = self.used_first = self._cpu_seconds()
         try:
             self.process.stdin.write(json.dumps(job) + "\n")
             self.process.stdin.flush()
@@ -56,6 +57,20 @@ class Child:
             return None
         line, self.pending = self.pending.split(b"\n", 1)
         return json.loads(line)
+
+    def hangs(self, seconds):
+        """Has it done nothing for so long, or computed for so long? A process that waits for a busy machine does not."""
+        used = self._cpu_seconds()
+        if used > self.used:
+            self.used, self.since = used, time.monotonic()
+        return time.monotonic() - self.since > seconds or used - self.used_first > seconds
+
+    def _cpu_seconds(self):
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def end(self):
         try:
@@ -117,7 +132,7 @@ def run(jobs, processes, log, on_answer, variant_seconds=300):
                         if answer.get("lost"):
                             child.end()
                             children.remove(child)
-                elif child.job and time.monotonic() - child.since > variant_seconds:
+                elif child.job and child.hangs(variant_seconds):
                     on_answer(lost(child.job, "hang", f"no end after {variant_seconds} s"))
                     child.job = None
                     child.end()
