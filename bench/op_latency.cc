@@ -4,7 +4,7 @@
 //   op_latency [--rounds N] [--json]      times, medians of interleaved batches
 //   op_latency --count NAME CALLS         does CALLS of one of them and nothing else, for counting instructions
 //
-// The worker is real and runs what is recorded; it catches up between batches, outside the clock.
+// The worker is real and runs what is recorded; it catches up between rounds, outside the clock.
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/add.h>
@@ -113,14 +113,17 @@ int main(int argc, char** argv) {
     return 2;
   }
 
-  constexpr int kBatch = 1000;
+  // Short batches in turn, so that all meet the same clock rate and the same worker at work beside them.
+  constexpr int kBatch = 100, kBatchesPerRound = 20;
   for (int round = 0; round < rounds; ++round) {
-    for (Measured& what : all) {
-      const Clock::time_point start = Clock::now();
-      what.run(kBatch);
-      what.ns.push_back(std::chrono::duration<double, std::nano>(Clock::now() - start).count() / kBatch);
-      catch_up();
+    for (int batch = 0; batch < kBatchesPerRound; ++batch) {
+      for (Measured& what : all) {
+        const Clock::time_point start = Clock::now();
+        what.run(kBatch);
+        what.ns.push_back(std::chrono::duration<double, std::nano>(Clock::now() - start).count() / kBatch);
+      }
     }
+    catch_up();
   }
   const double floor = median(all[0].ns);
   for (const Measured& what : all) {
