@@ -111,17 +111,23 @@ Result<Greeting> greet(int fd, const wire::Hello& hello, const std::string& targ
   return greeting;
 }
 
-std::string hello_info(const Options& options) {
+std::string hello_info(const Options& options, const channel::SharedChunks::Offer& shared) {
   nlohmann::ordered_json info = {{"frontend", options.frontend},
                                  {"version", options.frontend_version},
                                  {"waldo_version", WALDO_VERSION},
                                  {"pid", ::getpid()},
                                  {"program", program_name()}};
+  if (shared.fd >= 0) info["shared_memory"] = {{"fd", shared.fd}, {"bytes", shared.bytes}};
   if (options.gpus > 0) info["gpus"] = options.gpus;
   if (const char* grace = std::getenv("WALDO_GRACE"); grace != nullptr) {
     if (const int64_t seconds = std::atoll(grace); seconds > 0) info["grace_s"] = seconds;
   }
   return info.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+bool takes_shared_memory(const std::string& info_json) {
+  const auto json = nlohmann::json::parse(info_json, nullptr, /*allow_exceptions=*/false);
+  return json.is_object() && json.contains("shared_memory") && json["shared_memory"] == true;
 }
 
 std::chrono::seconds parse_grace(const std::string& info_json) {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/status.h"
+#include "channel/shared_chunks.h"
 #include "client/session.h"
 #include "wire/messages.h"
 
@@ -21,8 +22,11 @@ struct Greeting {
 Result<Greeting> greet(int fd, const wire::Hello& hello, const std::string& target,
                        const std::function<bool()>& interrupted);
 
-// What HELLO says of this process.
-std::string hello_info(const Options& options);
+// What HELLO says of this process. `shared`: with a descriptor, memory that a worker on this machine may take up.
+std::string hello_info(const Options& options, const channel::SharedChunks::Offer& shared = {});
+
+// WELCOME's info: did it?
+bool takes_shared_memory(const std::string& info_json);
 
 // WELCOME's info: how long the worker keeps the session of a client that lost its link; 0: it ends with its link.
 std::chrono::seconds parse_grace(const std::string& info_json);

@@ -16,6 +16,7 @@
 #include "base/os/fork.h"
 #include "channel/link.h"
 #include "channel/loop.h"
+#include "channel/shared_chunks.h"
 #include "client/connect.h"
 #include "client/counters.h"
 #include "client/dial.h"
@@ -126,7 +127,9 @@ Status Runtime::State::connect_once(const Options& options) {
 
   wire::Hello hello;
   os::fill_random(hello.secret);
-  hello.info_json = hello_info(options);
+  auto shared = options.target == "local" ? channel::SharedChunks::make()
+                                          : Status(StatusKind::kUnsupported, "the worker may be on another machine");
+  hello.info_json = hello_info(options, shared.ok() ? (*shared)->offer() : channel::SharedChunks::Offer{});
   auto dialer = std::make_unique<BrokerDialer>(request);
   auto first = dialer->dial_first(hello, interrupted);
   if (!first.ok()) return first.status();
@@ -147,6 +150,10 @@ Status Runtime::State::connect_once(const Options& options) {
     settings.hello.session = welcome.session;
     std::memcpy(&settings.seed, hello.secret.data(), sizeof settings.seed);
     session->come_back_with(std::move(dialer), std::move(settings), ContactBanner::standard_error());
+  }
+  if (shared.ok() && takes_shared_memory(welcome.info_json)) {
+    (*shared)->taken_up();
+    session->share(std::move(*shared));
   }
   WALDO_TRY(session->attach(std::move(first->link), welcome.received));
   greeting_bytes_up.fetch_add(first->greeting.bytes_sent);

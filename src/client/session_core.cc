@@ -80,8 +80,18 @@ Status SessionCore::take_frame(wire::FrameKind kind, std::span<const std::byte> 
   }
 }
 
-// Straight from the frame into the caller's memory: the only copy of ours.
 Status SessionCore::take_read_data(const wire::ReadData& data) {
+  if (data.payload_kind != wire::PayloadKind::kSharedMemory) return take_read_bytes(data);
+  if (!shared_chunks_) return Status(StatusKind::kInvalid, "shared memory that was not agreed on");
+  wire::ReadData here = data;
+  here.bytes = shared_chunks_->find(data.shared);
+  Status status = take_read_bytes(here);
+  shared_chunks_->give_back(data.shared);
+  return status;
+}
+
+// Straight into the caller's memory: the only copy of ours.
+Status SessionCore::take_read_bytes(const wire::ReadData& data) {
   auto queue = queue_of(data.queue);
   if (!queue.ok()) return queue.status();
   const auto pending = (*queue)->find_pending(data.call);
@@ -231,6 +241,10 @@ void SessionCore::add_to(Counters& counters) const {
   counters.messages += sums.frames_sent + sums.frames_received;
   counters.bytes_up += sums.bytes_sent;
   counters.bytes_down += sums.bytes_received;
+  if (shared_chunks_) {
+    counters.bytes_up += shared_chunks_->bytes_put();
+    counters.bytes_down += shared_chunks_->bytes_got();
+  }
   counters.asks += asks_.load(std::memory_order_relaxed);
   counters.conforms += conforms_.load(std::memory_order_relaxed);
 }

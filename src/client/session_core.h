@@ -16,6 +16,7 @@
 #include "base/blocking.h"
 #include "base/os/fork.h"
 #include "channel/channel.h"
+#include "channel/shared_chunks.h"
 #include "client/reconnect.h"
 #include "client/session.h"
 #include "client/standing.h"
@@ -35,6 +36,8 @@ class SessionCore final : public channel::Handler {
   SessionCore(channel::Loop& loop, Waits& waits, WorkerInfo worker, LinkLoss link_loss = LinkLoss::kEndsSession);
   ~SessionCore() override;
 
+  // Content travels through this memory too, in both directions; the worker has it. Before the first attach().
+  void share(std::unique_ptr<channel::SharedChunks> shared) { shared_chunks_ = std::move(shared); }
   Status attach(std::unique_ptr<channel::Link> link, FrameNumber peer_received);
   FrameNumber received() const { return channel_.received(); }
   // From now on lost links are replaced, and silent ones are found. Before the first attach(); with kKeepsSession.
@@ -77,12 +80,16 @@ class SessionCore final : public channel::Handler {
  private:
   Status take_frame(wire::FrameKind kind, std::span<const std::byte> payload);
   Status take_read_data(const wire::ReadData& data);
+  Status take_read_bytes(const wire::ReadData& data);
   Result<Queue*> queue_of(QueueId id);
-  Buffer make_chunk(UploadId id, uint64_t total, std::span<const std::byte> content, uint64_t content_offset,
-                    uint64_t offset);
+  // The piece of an upload that begins at message.offset; `rest` is what follows from there. How much of it went.
+  Result<uint64_t> send_piece(wire::UploadData message, std::span<const std::byte> rest,
+                              const std::function<bool()>& interrupted);
+  Status send_inline(wire::UploadData message, std::span<const std::byte> bytes,
+                     const std::function<bool()>& interrupted);
   Status gone(const std::string& why) const;
   void close(std::chrono::milliseconds timeout);
-  void send_in_background(UploadId id, uint64_t total, std::span<const std::byte> rest);
+  void send_in_background(wire::UploadData message, std::span<const std::byte> rest);
 
   // Fixed.
   Waits& waits_;
@@ -90,6 +97,7 @@ class SessionCore final : public channel::Handler {
   const LinkLoss link_loss_;
   Session session_;
   std::vector<std::unique_ptr<Queue>> queues_;
+  std::unique_ptr<channel::SharedChunks> shared_chunks_;  // null: all content is inline
 
   std::atomic<uint64_t> next_upload_{1};
   std::atomic<uint64_t> asks_{0}, conforms_{0};

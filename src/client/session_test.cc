@@ -52,12 +52,18 @@ TEST(Session, DroppedSlotsAreFreedWithoutAFurtherCall) {
   while (session.backend.live_slots() != 0) std::this_thread::yield();  // the test's time limit ends a failure
 }
 
-TEST(Session, UploadsAndReadsOfEverySizeKeepTheirBytes) {
-  TestSession session;
+class Contents : public testing::TestWithParam<Content> {};
+INSTANTIATE_TEST_SUITE_P(Ways, Contents, testing::Values(Content::kInline, Content::kShared),
+                         [](const auto& info) { return info.param == Content::kShared ? "Shared" : "Inline"; });
+
+TEST_P(Contents, UploadsAndReadsOfEverySizeKeepTheirBytes) {
+  TestSession session(GetParam());
   Prng prng(7);
-  for (const uint64_t bytes : {uint64_t{0}, uint64_t{1}, uint64_t{3}, uint64_t{4096}, uint64_t{limits::chunk_bytes - 1},
-                               uint64_t{limits::chunk_bytes}, uint64_t{limits::chunk_bytes} + 1, uint64_t{5'000'001},
-                               uint64_t{limits::staging_bytes_max + limits::bulk_window_bytes + 12'345}}) {
+  for (const uint64_t bytes :
+       {uint64_t{0}, uint64_t{1}, uint64_t{3}, uint64_t{4096}, uint64_t{limits::shared_bytes_min - 1},
+        uint64_t{limits::shared_bytes_min}, uint64_t{limits::chunk_bytes - 1}, uint64_t{limits::chunk_bytes},
+        uint64_t{limits::chunk_bytes} + 1, uint64_t{5'000'001},
+        uint64_t{limits::staging_bytes_max + limits::bulk_window_bytes + 12'345}}) {
     std::vector<uint8_t> content(bytes);
     for (uint8_t& byte : content) byte = static_cast<uint8_t>(prng.next());
     const Slot slot = session.queue().new_slot();
@@ -67,8 +73,8 @@ TEST(Session, UploadsAndReadsOfEverySizeKeepTheirBytes) {
   }
 }
 
-TEST(Session, AnUploadReplacesAPartAndAReadTakesOne) {
-  TestSession session;
+TEST_P(Contents, AnUploadReplacesAPartAndAReadTakesOne) {
+  TestSession session(GetParam());
   const Slot slot = session.full(100, 9);
   const uint8_t part[3] = {1, 2, 3};
   ASSERT_TRUE(session.queue().upload(slot, 50, part, 3).ok());
@@ -78,8 +84,8 @@ TEST(Session, AnUploadReplacesAPartAndAReadTakesOne) {
 }
 
 // Goal: an upload's memory is the caller's again when it returns.
-TEST(Session, UploadCopiesBeforeItReturns) {
-  TestSession session;
+TEST_P(Contents, UploadCopiesBeforeItReturns) {
+  TestSession session(GetParam());
   session.backend.gate().shut();
   ASSERT_TRUE(session.queue().call(session.plan("slow", 0, 0), {}, {}).ok());
   std::vector<uint8_t> content(1 << 20, 5);
@@ -228,8 +234,8 @@ TEST(Counts, AReadThatArrivedMeanwhileIsNoWait) {
 }
 
 // Goal: a large upload that the worker does not take yet blocks many times and is one wait.
-TEST(Counts, AnUploadThatBlocksIsOneWait) {
-  TestSession session;
+TEST_P(Contents, AnUploadThatBlocksIsOneWait) {
+  TestSession session(GetParam());
   session.backend.gate().shut();
   ASSERT_TRUE(session.queue().call(session.plan("slow", 0, 0), {}, {}).ok());
   session.waits.set_hooks({.interrupted = {}, .where = [&] {
@@ -239,6 +245,41 @@ TEST(Counts, AnUploadThatBlocksIsOneWait) {
   const std::vector<uint8_t> content(limits::staging_bytes_max + 8 * limits::bulk_window_bytes);
   ASSERT_TRUE(session.queue().upload(session.queue().new_slot(), 0, content.data(), content.size()).ok());
   EXPECT_EQ(session.counters().waits, 1u);
+}
+
+// Goal: content is counted whichever way it took, and a link carries none of what went through shared memory.
+TEST_P(Contents, BytesAreCounted) {
+  TestSession session(GetParam());
+  const std::vector<uint8_t> content(1 << 20);
+  const auto before = session.counters();
+  const Slot slot = session.queue().new_slot();
+  ASSERT_TRUE(session.queue().upload(slot, 0, content.data(), content.size()).ok());
+  (void)session.read(slot, content.size());
+  const auto after = session.counters();
+  EXPECT_GE(after.bytes_up - before.bytes_up, content.size());
+  EXPECT_GE(after.bytes_down - before.bytes_down, content.size());
+  EXPECT_LT(after.bytes_up - before.bytes_up, content.size() + 4096);
+  EXPECT_LT(after.bytes_down - before.bytes_down, content.size() + 4096);
+  const bool on_the_link = session.client->channel_counters().bytes_sent >= content.size();
+  EXPECT_EQ(on_the_link, GetParam() == Content::kInline);
+}
+
+// Goal: a link that is replaced in the middle of large contents takes nothing with it, neither way.
+TEST_P(Contents, LinksMayBeReplacedOnTheWay) {
+  TestSession session(GetParam(), LinkLoss::kKeepsSession);
+  session.server->keep_for(std::chrono::hours(1));
+  std::vector<uint8_t> content(2 * limits::bulk_window_bytes);
+  Prng prng(9);
+  for (uint8_t& byte : content) byte = static_cast<uint8_t>(prng.next());
+  std::atomic<bool> done{false};
+  std::thread cutter([&] {
+    while (!done) session.swap_links();
+  });
+  const Slot slot = session.queue().new_slot();
+  EXPECT_TRUE(session.queue().upload(slot, 0, content.data(), content.size()).ok());
+  EXPECT_TRUE(session.read(slot, content.size()) == content);
+  done = true;
+  cutter.join();
 }
 
 // --- queues ----------------------------------------------------------------------------------------------------------

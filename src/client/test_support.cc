@@ -12,7 +12,7 @@ Links socket_links() {
   return {channel::make_socket_link(std::move(ends->first)), channel::make_socket_link(std::move(ends->second))};
 }
 
-TestSession::TestSession(int devices, LinkLoss link_loss, Links links)
+TestSession::TestSession(int devices, LinkLoss link_loss, Links links, Content content)
     : backend(devices), full_plans_(static_cast<size_t>(devices)) {
   auto made = server::Session::make(server_loop, backend, server::FaultPlan(), [this](const Status& why) {
     server_ended_ = true;
@@ -24,6 +24,14 @@ TestSession::TestSession(int devices, LinkLoss link_loss, Links links)
   worker.target = "local";
   worker.devices.resize(static_cast<size_t>(devices));
   client = std::make_unique<SessionCore>(client_loop, waits, std::move(worker), link_loss);
+  if (content == Content::kShared) {
+    auto clients = channel::SharedChunks::make();
+    WALDO_CHECK(clients.ok());
+    auto servers = channel::SharedChunks::take_up((*clients)->offer());
+    WALDO_CHECK(servers.ok());
+    server->share(std::move(*servers));
+    client->share(std::move(*clients));
+  }
   EXPECT_TRUE(server->attach(std::move(links.second), FrameNumber{0}).ok());
   EXPECT_TRUE(client->attach(std::move(links.first), FrameNumber{0}).ok());
   for (size_t i = 0; i < full_plans_.size(); ++i) full_plans_[i] = plan("full_u8", 0, 1, i);

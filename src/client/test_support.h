@@ -24,9 +24,14 @@ namespace waldo::client {
 using Links = std::pair<std::unique_ptr<channel::Link>, std::unique_ptr<channel::Link>>;  // the client's, the server's
 Links socket_links();
 
+enum class Content : bool { kInline, kShared };  // how uploads and reads travel
+
 class TestSession {
  public:
-  explicit TestSession(int devices = 1, LinkLoss link_loss = LinkLoss::kEndsSession, Links links = socket_links());
+  explicit TestSession(int devices = 1, LinkLoss link_loss = LinkLoss::kEndsSession, Links links = socket_links(),
+                       Content content = Content::kInline);
+  explicit TestSession(Content content, LinkLoss link_loss = LinkLoss::kEndsSession)
+      : TestSession(1, link_loss, socket_links(), content) {}
   ~TestSession();
 
   Queue& queue(size_t index = 0) { return client->queue(index); }

@@ -1,4 +1,5 @@
-// Uploads: one UPLOAD record, then the bytes as chunks on the bulk lane, each copied once, straight behind its header.
+// Uploads: one UPLOAD record, then the bytes as chunks on the bulk lane, each copied once: straight behind its header,
+// or into memory that the worker has mapped too.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -21,36 +22,52 @@ Status Queue::upload(Slot slot, uint64_t offset, const void* data, uint64_t byte
   return core_.send_upload(id, {static_cast<const std::byte*>(data), bytes});
 }
 
-// The chunk at `offset` of an upload of `total` bytes, of which `content` begins at `content_offset`.
-Buffer SessionCore::make_chunk(UploadId id, uint64_t total, std::span<const std::byte> content, uint64_t content_offset,
-                               uint64_t offset) {
-  const auto piece = content.subspan(offset - content_offset);
-  const size_t bytes = std::min<size_t>(limits::chunk_bytes, piece.size());
-  wire::UploadData message;
-  message.upload = id;
-  message.total = total;
-  message.offset = offset;
-  Buffer payload = channel_.take_buffer(wire::bulk_header_bytes + bytes);
-  wire::put_header(message, std::span<std::byte>(payload).first<wire::bulk_header_bytes>());
-  std::memcpy(payload.data() + wire::bulk_header_bytes, piece.data(), bytes);
-  return payload;
+Result<uint64_t> SessionCore::send_piece(wire::UploadData message, std::span<const std::byte> rest,
+                                         const std::function<bool()>& interrupted) {
+  const auto bytes = rest.first(std::min<size_t>(limits::chunk_bytes, rest.size()));
+  if (!shared_chunks_ || bytes.size() < limits::shared_bytes_min) {
+    WALDO_TRY(send_inline(message, bytes, interrupted));
+    return bytes.size();
+  }
+  const auto shared = shared_chunks_->put(bytes, [&] { return lost() || ended_.load() || interrupted(); });
+  if (!shared) {
+    return lost() || ended_.load() ? Status(StatusKind::kLost, "the session is over")
+                                   : Status(StatusKind::kCancelled, "interrupted");
+  }
+  message.payload_kind = wire::PayloadKind::kSharedMemory;
+  message.shared = *shared;
+  Status sent = channel_.send(channel::Lane::kBulk, wire::FrameKind::kUploadData, wire::encode(message), interrupted);
+  if (!sent.ok()) {
+    shared_chunks_->take_back(*shared);
+    return sent;
+  }
+  return bytes.size();
 }
 
-// However often the window is full meanwhile, the user stood still once: one wait.
+Status SessionCore::send_inline(wire::UploadData message, std::span<const std::byte> bytes,
+                                const std::function<bool()>& interrupted) {
+  Buffer payload = channel_.take_buffer(wire::bulk_header_bytes + bytes.size());
+  wire::put_header(message, std::span<std::byte>(payload).first<wire::bulk_header_bytes>());
+  std::memcpy(payload.data() + wire::bulk_header_bytes, bytes.data(), bytes.size());
+  return channel_.send(channel::Lane::kBulk, wire::FrameKind::kUploadData, std::move(payload), interrupted);
+}
+
+// However often it blocks meanwhile, the user stood still once: one wait.
 Status SessionCore::send_upload(UploadId id, std::span<const std::byte> content) {
-  uint64_t sent = 0;
+  wire::UploadData message;
+  message.upload = id;
+  message.total = content.size();
   const Status status = waits_.block([&](const std::function<bool()>& interrupted) -> Status {
-    while (sent < content.size()) {
-      Buffer chunk = make_chunk(id, content.size(), content, 0, sent);
-      const uint64_t bytes = chunk.size() - wire::bulk_header_bytes;
-      WALDO_TRY(channel_.send(channel::Lane::kBulk, wire::FrameKind::kUploadData, std::move(chunk), interrupted));
-      sent += bytes;
+    while (message.offset < content.size()) {
+      auto sent = send_piece(message, content.subspan(message.offset), interrupted);
+      if (!sent.ok()) return sent.status();
+      message.offset += *sent;
     }
     return {};
   });
   if (status.ok()) return status;
   if (status.kind() == StatusKind::kCancelled) {
-    send_in_background(id, content.size(), content.subspan(sent));
+    send_in_background(message, content.subspan(message.offset));
     return status;
   }
   return ended_.load() ? Status() : gone(status.text());
@@ -58,13 +75,14 @@ Status SessionCore::send_upload(UploadId id, std::span<const std::byte> content)
 
 // The worker was promised all of an upload and would wait for it for ever. The rest follows by itself, from a copy,
 // because the caller's memory is the caller's again when upload() returns.
-void SessionCore::send_in_background(UploadId id, uint64_t total, std::span<const std::byte> rest) {
-  auto send = [this, id, total, content = to_buffer(rest)] {
-    const uint64_t begin = total - content.size();
-    for (uint64_t sent = begin; sent < total;) {
-      Buffer chunk = make_chunk(id, total, content, begin, sent);
-      sent += chunk.size() - wire::bulk_header_bytes;
-      if (!channel_.send(channel::Lane::kBulk, wire::FrameKind::kUploadData, std::move(chunk)).ok()) return;
+void SessionCore::send_in_background(wire::UploadData message, std::span<const std::byte> rest) {
+  auto send = [this, message, content = to_buffer(rest)]() mutable {
+    const uint64_t begin = message.offset;
+    while (message.offset < message.total) {
+      const auto left = std::span<const std::byte>(content).subspan(message.offset - begin);
+      const auto sent = send_piece(message, left, [] { return false; });
+      if (!sent.ok()) return;
+      message.offset += *sent;
     }
   };
   std::lock_guard lock(mutex_);

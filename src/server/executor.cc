@@ -163,12 +163,10 @@ Status Executor::run_read(const wire::Record& record) {
   wire::ReadData piece{.call = record.call, .queue = queue_, .total = record.bytes, .bytes = {}};
   bool answered = false;
   const auto send_piece = [&](std::span<const std::byte> bytes) -> Status {
-    Buffer payload = shared_.host.take_buffer(wire::bulk_header_bytes + bytes.size());
-    wire::put_header(piece, std::span(payload).first<wire::bulk_header_bytes>());
-    if (!bytes.empty()) std::memcpy(payload.data() + wire::bulk_header_bytes, bytes.data(), bytes.size());
+    piece.bytes = bytes;
+    Status sent = shared_.host.send_content(lane, piece);
     piece.offset += bytes.size();
     answered = true;
-    Status sent = shared_.host.send(lane, wire::FrameKind::kReadData, std::move(payload));
     return sent.ok() ? sent : over(std::move(sent));
   };
   WALDO_TRY(backend_->read(record.slot, record.offset, record.bytes, [&](std::span<const std::byte> chunk) -> Status {

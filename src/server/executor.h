@@ -32,7 +32,10 @@ class ExecutorHost {
   virtual ~ExecutorHost() = default;
   // Blocks for flow control. Not ok: the session ends.
   virtual Status send(wire::Lane lane, wire::FrameKind kind, Buffer payload) = 0;
-  virtual Buffer take_buffer(size_t bytes) { return Buffer(bytes); }  // for a frame of contents
+  // The same for one piece of content, its bytes inline: in which way they travel is the host's choice.
+  virtual Status send_content(wire::Lane lane, const wire::ReadData& piece) {
+    return send(lane, wire::FrameKind::kReadData, wire::encode(piece));
+  }
   virtual void consumed_records(uint64_t bytes) = 0;
   virtual void fault(const Status& why) = 0;  // the peer broke the protocol
 };

@@ -133,7 +133,7 @@ class ExecutorTest : public ::testing::Test {
 
   FakeBackend backend_{kQueues};
   RecordingHost host_;
-  Uploads uploads_{[](uint64_t) {}};
+  Uploads uploads_{[](const Credit&) {}};
   Progress progress_{kQueues};
   ExecutorShared shared_{host_, uploads_, progress_, {}};
   std::vector<std::unique_ptr<wire::RecordsBuilder>> builders_;
@@ -255,8 +255,8 @@ TEST_F(ExecutorTest, UploadsWaitForTheirBytes) {
   const CallNumber read = q().read(slot(1), 0, 4);
   push();
   const std::vector<std::byte> bytes(4, std::byte{5});
-  ASSERT_TRUE(uploads_.add(UploadId{7}, 4, 0, std::span(bytes).first(2), 2).ok());
-  ASSERT_TRUE(uploads_.add(UploadId{7}, 4, 2, std::span(bytes).last(2), 2).ok());
+  ASSERT_TRUE(uploads_.add(UploadId{7}, 4, 0, std::span(bytes).first(2), {.window_bytes = 2, .shared = {}}).ok());
+  ASSERT_TRUE(uploads_.add(UploadId{7}, 4, 2, std::span(bytes).last(2), {.window_bytes = 2, .shared = {}}).ok());
   host_.wait_consumed(sent_);
   EXPECT_EQ(host_.data(read.raw), bytes);
 }
@@ -274,14 +274,14 @@ TEST_F(ExecutorTest, DroppedUploadsKeepWhatIsThere) {
   EXPECT_EQ(host_.data(read.raw), std::vector<std::byte>(4, std::byte{1}));
   EXPECT_EQ(host_.said().back(), "failed 0:6 fail");
   const std::vector<std::byte> bytes(4);
-  ASSERT_TRUE(uploads_.add(UploadId{1}, 4, 0, bytes, 4).ok());
+  ASSERT_TRUE(uploads_.add(UploadId{1}, 4, 0, bytes, {.window_bytes = 4, .shared = {}}).ok());
   EXPECT_EQ(uploads_.staged_bytes_for_test(), 0u);
 }
 
 TEST_F(ExecutorTest, AnInterruptedUploadFailsItsCall) {
   const std::vector<std::byte> bytes(2);
-  ASSERT_TRUE(uploads_.add(UploadId{1}, 4, 0, bytes, 2).ok());
-  ASSERT_TRUE(uploads_.add(UploadId{1}, 4, 2, {}, 0).ok());
+  ASSERT_TRUE(uploads_.add(UploadId{1}, 4, 0, bytes, {.window_bytes = 2, .shared = {}}).ok());
+  ASSERT_TRUE(uploads_.add(UploadId{1}, 4, 2, {}, {.window_bytes = 0, .shared = {}}).ok());
   q().upload(slot(1), 0, 4, UploadId{1});
   run();
   EXPECT_EQ(host_.said(), Words{"failed 0:1 "});

@@ -32,7 +32,7 @@ Session::Session(channel::Loop& loop, size_t queue_count, FaultPlan faults, OnEn
       loop_(loop),
       grace_alarm_(loop),
       channel_(loop, *this),
-      uploads_([this](uint64_t bytes) { channel_.consumed(wire::Lane::kBulk, bytes); }),
+      uploads_([this](const Credit& credit) { grant(credit); }),
       progress_(queue_count),
       shared_{*this, uploads_, progress_, std::move(faults)} {}
 
@@ -81,7 +81,14 @@ void Session::on_records(Buffer payload) {
 void Session::on_upload_data(Buffer payload) {
   auto piece = wire::decode_upload_data(payload);
   if (!piece.ok()) return fault(piece.status());
-  Status added = uploads_.add(piece->upload, piece->total, piece->offset, piece->bytes, payload.size());
+  Credit cost{.window_bytes = payload.size(), .shared = {}};
+  std::span<const std::byte> bytes = piece->bytes;
+  if (piece->payload_kind == wire::PayloadKind::kSharedMemory) {
+    if (!shared_chunks_) return fault(Status(StatusKind::kInvalid, "shared memory that was not agreed on"));
+    bytes = shared_chunks_->find(piece->shared);
+    cost.shared.push_back(piece->shared);
+  }
+  Status added = uploads_.add(piece->upload, piece->total, piece->offset, bytes, cost);
   if (!added.ok()) return fault(added);
   channel_.give_back(std::move(payload));
 }
@@ -104,6 +111,28 @@ void Session::on_closed(const Status& why) { end(why); }
 
 Status Session::send(wire::Lane lane, wire::FrameKind kind, Buffer payload) {
   return channel_.send(lane, kind, std::move(payload));
+}
+
+void Session::grant(const Credit& credit) {
+  for (const wire::SharedPiece piece : credit.shared) shared_chunks_->give_back(piece);
+  channel_.consumed(wire::Lane::kBulk, credit.window_bytes);
+}
+
+Status Session::send_content(wire::Lane lane, const wire::ReadData& piece) {
+  if (shared_chunks_ && piece.bytes.size() >= limits::shared_bytes_min) {
+    const auto shared = shared_chunks_->put(piece.bytes, [this] { return ended_.load(); });
+    if (!shared) return Status(StatusKind::kLost, "the session ends");
+    wire::ReadData named = piece;
+    named.payload_kind = wire::PayloadKind::kSharedMemory;
+    named.bytes = {};
+    named.shared = *shared;
+    return send(lane, wire::FrameKind::kReadData, wire::encode(named));
+  }
+  Buffer payload = channel_.take_buffer(wire::bulk_header_bytes + piece.bytes.size());
+  wire::put_header(piece, std::span(payload).first<wire::bulk_header_bytes>());
+  if (!piece.bytes.empty())
+    std::memcpy(payload.data() + wire::bulk_header_bytes, piece.bytes.data(), piece.bytes.size());
+  return send(lane, wire::FrameKind::kReadData, std::move(payload));
 }
 
 void Session::consumed_records(uint64_t bytes) { channel_.consumed(wire::Lane::kRecords, bytes); }

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "channel/channel.h"
+#include "channel/shared_chunks.h"
 #include "server/backend.h"
 #include "server/executor.h"
 #include "wire/messages.h"
@@ -32,6 +33,8 @@ class Session final : private channel::Handler, private ExecutorHost {
 
   // The first link, or a later one: the newest wins. `peer_received` is from its HELLO.
   Status attach(std::unique_ptr<channel::Link> link, FrameNumber peer_received);
+  // Content travels through this memory too, in both directions. Before the first attach().
+  void share(std::unique_ptr<channel::SharedChunks> shared) { shared_chunks_ = std::move(shared); }
   // How long a lost client's session is kept, and that a silent link counts as lost. Before the first attach().
   // Default: the session ends with its link.
   void keep_for(std::chrono::seconds grace);
@@ -50,12 +53,13 @@ class Session final : private channel::Handler, private ExecutorHost {
 
   // ExecutorHost, on executors' threads.
   Status send(wire::Lane lane, wire::FrameKind kind, Buffer payload) override;
-  Buffer take_buffer(size_t bytes) override { return channel_.take_buffer(bytes); }
+  Status send_content(wire::Lane lane, const wire::ReadData& piece) override;
   void consumed_records(uint64_t bytes) override;
   void fault(const Status& why) override;
 
   void on_records(Buffer payload);
   void on_upload_data(Buffer payload);
+  void grant(const Credit& credit);
   void end(const Status& why);  // once; later ones are ignored
   void await_return();
 
@@ -63,8 +67,9 @@ class Session final : private channel::Handler, private ExecutorHost {
   std::atomic<bool> ended_{false};
   channel::Loop& loop_;
   std::chrono::seconds grace_{0};
-  bool linked_ = false;         // loop
-  channel::Timer grace_alarm_;  // loop
+  bool linked_ = false;                                   // loop
+  channel::Timer grace_alarm_;                            // loop
+  std::unique_ptr<channel::SharedChunks> shared_chunks_;  // null: all content is inline
   channel::Channel channel_;
   Uploads uploads_;
   Progress progress_;

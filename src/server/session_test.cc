@@ -158,6 +158,13 @@ TEST_F(SessionTest, EndsOnAMalformedUpload) {
   EXPECT_EQ(wait_end().kind(), StatusKind::kInvalid);
 }
 
+TEST_F(SessionTest, EndsOnSharedMemoryThatWasNotAgreedOn) {
+  wire::UploadData data{.upload = UploadId{1}, .total = 4, .offset = 0, .bytes = {}, .shared = {0, 4}};
+  data.payload_kind = wire::PayloadKind::kSharedMemory;
+  client_.send(wire::FrameKind::kUploadData, wire::encode(data), wire::Lane::kBulk);
+  EXPECT_EQ(wait_end().kind(), StatusKind::kInvalid);
+}
+
 TEST(CountDevices, BelievesNothing) {
   EXPECT_EQ(count_devices(R"({"devices": [{}, {}]})"), 2u);
   EXPECT_EQ(count_devices("nonsense"), 0u);

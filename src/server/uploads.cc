@@ -38,19 +38,24 @@ Status broken(UploadId id, const char* rule) {
 
 }  // namespace
 
+void Credit::add(const Credit& more) {
+  window_bytes += more.window_bytes;
+  shared.insert(shared.end(), more.shared.begin(), more.shared.end());
+}
+
 Uploads::Uploads(Grant grant, uint64_t staging_bytes_max)
     : grant_(std::move(grant)), staging_bytes_max_(staging_bytes_max) {}
 
 Status Uploads::add(UploadId id, uint64_t total, uint64_t offset, std::span<const std::byte> bytes,
-                    uint64_t frame_bytes) {
-  uint64_t credit = 0;
+                    const Credit& cost) {
+  Credit credit;
   {
     std::lock_guard lock(mutex_);
     WALDO_TRY(add_locked(id, total, offset, bytes));
-    held_credit_ += frame_bytes;
+    held_credit_.add(cost);
     credit = take_credit_locked();
   }
-  if (credit > 0) grant_(credit);
+  if (!credit.empty()) grant_(credit);
   return {};
 }
 
@@ -101,9 +106,9 @@ Result<UploadedBytes> Uploads::take(UploadId id, uint64_t bytes) {
   };
   if (!complete() && !stopped_) {
     ++blocked_;
-    const uint64_t credit = take_credit_locked();
+    const Credit credit = take_credit_locked();
     lock.unlock();
-    if (credit > 0) grant_(credit);
+    if (!credit.empty()) grant_(credit);
     lock.lock();
     block(lock, changed_, [&] { return complete() || stopped_; });
     --blocked_;
@@ -114,9 +119,9 @@ Result<UploadedBytes> Uploads::take(UploadId id, uint64_t bytes) {
   Entry entry = std::move(found->second);
   entries_.erase(found);
   drop_staged_locked(entry);
-  const uint64_t credit = take_credit_locked();
+  const Credit credit = take_credit_locked();
   lock.unlock();
-  if (credit > 0) grant_(credit);
+  if (!credit.empty()) grant_(credit);
 
   if (entry.total != bytes) return broken(id, "another size than its record says");
   if (entry.given_up) return Status(StatusKind::kCancelled, "the upload was interrupted");
@@ -126,7 +131,7 @@ Result<UploadedBytes> Uploads::take(UploadId id, uint64_t bytes) {
 
 Status Uploads::skip(UploadId id, uint64_t bytes) {
   if (bytes == 0) return {};
-  uint64_t credit = 0;
+  Credit credit;
   Entry dropped;  // freed outside the lock
   {
     std::lock_guard lock(mutex_);
@@ -145,7 +150,7 @@ Status Uploads::skip(UploadId id, uint64_t bytes) {
     }
     credit = take_credit_locked();
   }
-  if (credit > 0) grant_(credit);
+  if (!credit.empty()) grant_(credit);
   return {};
 }
 
@@ -159,9 +164,9 @@ void Uploads::drop_staged_locked(const Entry& entry) {
   staged_bytes_ -= kEntryCost + (entry.refused ? 0 : entry.received);
 }
 
-uint64_t Uploads::take_credit_locked() {
-  if (blocked_ == 0 && staged_bytes_ > staging_bytes_max_) return 0;
-  return std::exchange(held_credit_, 0);
+Credit Uploads::take_credit_locked() {
+  if (blocked_ == 0 && staged_bytes_ > staging_bytes_max_) return {};
+  return std::exchange(held_credit_, {});
 }
 
 uint64_t Uploads::staged_bytes_for_test() const {
@@ -169,9 +174,9 @@ uint64_t Uploads::staged_bytes_for_test() const {
   return staged_bytes_;
 }
 
-uint64_t Uploads::held_credit_for_test() const {
+uint64_t Uploads::held_window_bytes_for_test() const {
   std::lock_guard lock(mutex_);
-  return held_credit_;
+  return held_credit_.window_bytes;
 }
 
 }  // namespace waldo::server

@@ -13,6 +13,8 @@ extern "C" WALDO_TEST_VISIBLE const char* __tsan_default_options() { return "all
 namespace waldo::server {
 namespace {
 
+Credit cost(uint64_t window_bytes) { return Credit{.window_bytes = window_bytes, .shared = {}}; }
+
 class UploadsTest : public ::testing::Test {
  protected:
   std::vector<std::byte> pattern(size_t size) {
@@ -22,11 +24,11 @@ class UploadsTest : public ::testing::Test {
   }
   Status add(uint64_t id, uint64_t total, uint64_t offset, size_t size) {
     const auto whole = pattern(total);
-    return uploads_.add(UploadId{id}, total, offset, std::span(whole).subspan(offset, size), size);
+    return uploads_.add(UploadId{id}, total, offset, std::span(whole).subspan(offset, size), cost(size));
   }
 
   std::atomic<uint64_t> granted_{0};
-  Uploads uploads_{[this](uint64_t bytes) { granted_ += bytes; }, 1000};
+  Uploads uploads_{[this](const Credit& credit) { granted_ += credit.window_bytes; }, 1000};
 };
 
 // Goal: chunks become one aligned run of bytes, and their credit comes back at once.
@@ -47,7 +49,7 @@ TEST_F(UploadsTest, CreditIsHeldPastTheLimit) {
   ASSERT_TRUE(add(1, 700, 0, 700).ok());
   ASSERT_TRUE(add(2, 700, 0, 700).ok());
   EXPECT_EQ(granted_, 700u);
-  EXPECT_EQ(uploads_.held_credit_for_test(), 700u);
+  EXPECT_EQ(uploads_.held_window_bytes_for_test(), 700u);
   ASSERT_TRUE(uploads_.take(UploadId{1}, 700).ok());
   EXPECT_EQ(granted_, 1400u);
 }
@@ -86,11 +88,12 @@ TEST_F(UploadsTest, SkippedUploadsVanish) {
 
 TEST_F(UploadsTest, RulesAreChecked) {
   EXPECT_EQ(add(1, 0, 0, 0).kind(), StatusKind::kInvalid);
-  EXPECT_EQ(uploads_.add(UploadId{1}, limits::storage_bytes_max + 1, 0, pattern(1), 1).kind(), StatusKind::kInvalid);
+  EXPECT_EQ(uploads_.add(UploadId{1}, limits::storage_bytes_max + 1, 0, pattern(1), cost(1)).kind(),
+            StatusKind::kInvalid);
   ASSERT_TRUE(add(2, 100, 0, 50).ok());
-  EXPECT_EQ(add(2, 101, 50, 50).kind(), StatusKind::kInvalid);                                  // another total
-  EXPECT_EQ(add(2, 100, 60, 40).kind(), StatusKind::kInvalid);                                  // a gap
-  EXPECT_EQ(uploads_.add(UploadId{2}, 100, 50, pattern(51), 51).kind(), StatusKind::kInvalid);  // too many
+  EXPECT_EQ(add(2, 101, 50, 50).kind(), StatusKind::kInvalid);                                        // another total
+  EXPECT_EQ(add(2, 100, 60, 40).kind(), StatusKind::kInvalid);                                        // a gap
+  EXPECT_EQ(uploads_.add(UploadId{2}, 100, 50, pattern(51), cost(51)).kind(), StatusKind::kInvalid);  // too many
   ASSERT_TRUE(add(3, 100, 0, 100).ok());
   EXPECT_EQ(uploads_.take(UploadId{3}, 99).status().kind(), StatusKind::kInvalid);
   ASSERT_TRUE(uploads_.skip(UploadId{4}, 5).ok());
@@ -100,7 +103,7 @@ TEST_F(UploadsTest, RulesAreChecked) {
 // Goal: a peer that announces the largest size and sends one byte costs a page or a failed call, never the process.
 TEST_F(UploadsTest, AnnouncingTerabytesTakesNoMemory) {
   for (uint64_t id = 1; id <= 50; ++id) {
-    ASSERT_TRUE(uploads_.add(UploadId{id}, limits::storage_bytes_max, 0, pattern(1), 1).ok());
+    ASSERT_TRUE(uploads_.add(UploadId{id}, limits::storage_bytes_max, 0, pattern(1), cost(1)).ok());
   }
 }
 

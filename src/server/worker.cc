@@ -16,6 +16,7 @@
 #include "base/os/socket.h"
 #include "channel/handshake.h"
 #include "channel/loop.h"
+#include "channel/shared_chunks.h"
 #include "server/attach.h"
 #include "server/backend_loader.h"
 #include "server/doorman.h"
@@ -211,7 +212,27 @@ int gpus_of(const std::string& hello_info, int otherwise) {
   return gpus > 0 ? gpus : otherwise;
 }
 
-std::string welcome_info(Backend& backend, std::chrono::seconds grace) {
+// The memory that HELLO offers, for a worker on a bare link only: its client is on this machine and started it. Null:
+// none was offered, or it cannot be had, and content stays inline.
+std::unique_ptr<channel::SharedChunks> take_up_memory(const WorkerOptions& options, const std::string& hello_info) {
+  const auto info = nlohmann::json::parse(hello_info, nullptr, /*allow_exceptions=*/false);
+  if (options.control_fd >= 0 || !info.is_object() || !info.contains("shared_memory")) return nullptr;
+  const auto& offered = info["shared_memory"];
+  const auto number = [](const nlohmann::json& object, const char* name) {
+    return object.is_object() && object.contains(name) && object[name].is_number_integer() ? object[name].get<int64_t>()
+                                                                                           : int64_t{-1};
+  };
+  channel::SharedChunks::Offer offer;
+  offer.pid = static_cast<int>(number(info, "pid"));
+  offer.fd = static_cast<int>(number(offered, "fd"));
+  offer.bytes = static_cast<uint64_t>(number(offered, "bytes"));
+  auto shared = channel::SharedChunks::take_up(offer);
+  if (shared.ok()) return std::move(*shared);
+  log_info("worker: content stays inline: {}", shared.status().text());
+  return nullptr;
+}
+
+std::string welcome_info(Backend& backend, std::chrono::seconds grace, bool shared_memory) {
   auto info = nlohmann::json::parse(backend.info_json(), nullptr, /*allow_exceptions=*/false);
   if (!info.is_object()) info = nlohmann::json::object();
   char host[256] = {};
@@ -220,6 +241,7 @@ std::string welcome_info(Backend& backend, std::chrono::seconds grace) {
   info["host"] = host;
   info["pid"] = ::getpid();
   if (grace.count() > 0) info["grace_s"] = grace.count();
+  if (shared_memory) info["shared_memory"] = true;
   return info.dump();
 }
 
@@ -290,8 +312,11 @@ int run_worker(const WorkerOptions& options) {
 
   const auto grace = grace_of(options, guest.hello.info_json);
   (*session)->keep_for(grace);
+  auto shared = take_up_memory(options, guest.hello.info_json);
+  const bool shares = shared != nullptr;
+  (*session)->share(std::move(shared));
   say_goodbye_when_told(**session);
-  auto& host = *new Host(**session, guest.session, guest.hello, welcome_info(**backend, grace));
+  auto& host = *new Host(**session, guest.session, guest.hello, welcome_info(**backend, grace, shares));
   if (Status attached = host.welcome(guest); !attached.ok()) {
     log_warning("worker: {}", attached.text());
     leave(attached.kind() == StatusKind::kDisconnected ? 0 : 1);

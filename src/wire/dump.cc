@@ -65,13 +65,15 @@ std::string fields(const CallDone& m) {
 std::string fields(const CallConformed& m) {
   return fmt::format("queue {} call {} plan {}", m.queue.raw, m.call.raw, m.plan.raw);
 }
+std::string piece(const auto& m) {
+  if (m.payload_kind != PayloadKind::kSharedMemory)
+    return fmt::format("bytes {}+{} of {}", m.offset, m.bytes.size(), m.total);
+  return fmt::format("bytes {}+{} of {} in shared chunk {}", m.offset, m.shared.bytes, m.total, m.shared.chunk);
+}
 std::string fields(const ReadData& m) {
-  return fmt::format("queue {} call {} output {} bytes {}+{} of {}", m.queue.raw, m.call.raw, m.output, m.offset,
-                     m.bytes.size(), m.total);
+  return fmt::format("queue {} call {} output {} {}", m.queue.raw, m.call.raw, m.output, piece(m));
 }
-std::string fields(const UploadData& m) {
-  return fmt::format("upload {} bytes {}+{} of {}", m.upload.raw, m.offset, m.bytes.size(), m.total);
-}
+std::string fields(const UploadData& m) { return fmt::format("upload {} {}", m.upload.raw, piece(m)); }
 
 template <typename Message>
 std::string fields_or_why(const Result<Message>& message) {

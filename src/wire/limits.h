@@ -17,6 +17,10 @@ inline constexpr uint64_t bulk_window_bytes = 16u << 20;
 inline constexpr uint64_t staging_bytes_max = 32u << 20;  // uploads that wait on the worker for their call
 inline constexpr uint64_t ack_every_bytes = 1u << 20;     // acknowledge at the latest after so many received bytes
 
+// Content that stays on this machine goes through memory both processes have mapped (channel/shared_chunks.h).
+inline constexpr uint32_t shared_chunk_count = 64;       // of chunk_bytes, each way: as much as the bulk window
+inline constexpr uint32_t shared_bytes_min = 16u << 10;  // a smaller piece travels in its message
+
 // Session.
 inline constexpr uint16_t queue_count_max = 64;
 inline constexpr uint32_t slot_count_max = 1u << 26;         // per queue

@@ -287,10 +287,15 @@ Buffer encode_bulk(const Message& message) {
   std::array<std::byte, bulk_header_bytes> header;
   put_header(message, header);
   Buffer payload;
-  payload.reserve(header.size() + message.bytes.size());
+  payload.reserve(header.size() + std::max(message.bytes.size(), sizeof(SharedPiece)));
   Writer writer(payload);
   writer.put_bytes(header);
-  writer.put_bytes(message.bytes);
+  if (message.payload_kind == PayloadKind::kSharedMemory) {
+    writer.put(message.shared.chunk);
+    writer.put(message.shared.bytes);
+  } else {
+    writer.put_bytes(message.bytes);
+  }
   return payload;
 }
 
@@ -308,12 +313,24 @@ Status get_piece(Reader& reader, const char* name, Message& message) {
   message.offset = reader.get<uint64_t>("offset");
   if (message.offset > message.total) reader.fail("offset");
   if (!reader.ok()) return malformed(name, reader);
-  if (message.payload_kind != PayloadKind::kInline) {
-    return Status(StatusKind::kUnsupported, fmt::format("{} with payload kind {}; only inline (0) is spoken here", name,
-                                                        static_cast<int>(message.payload_kind)));
+  uint64_t bytes = 0;
+  switch (message.payload_kind) {
+    case PayloadKind::kInline:
+      message.bytes = reader.rest();
+      bytes = message.bytes.size();
+      break;
+    case PayloadKind::kSharedMemory:
+      message.shared.chunk = reader.get<uint32_t>("chunk");
+      if (message.shared.chunk >= limits::shared_chunk_count) reader.fail("chunk");
+      bytes = message.shared.bytes = reader.get<uint32_t>("bytes");
+      if (bytes == 0 || bytes > limits::chunk_bytes) reader.fail("bytes");
+      break;
+    default:
+      return Status(StatusKind::kUnsupported, fmt::format("{} with payload kind {}; only inline (0) and shared memory "
+                                                          "(1) are spoken here",
+                                                          name, static_cast<int>(message.payload_kind)));
   }
-  message.bytes = reader.rest();
-  if (message.bytes.size() > message.total - message.offset) reader.fail("more bytes than the total");
+  if (bytes > message.total - message.offset) reader.fail("more bytes than the total");
   if (!complete(reader)) return malformed(name, reader);
   return Status();
 }
@@ -350,7 +367,8 @@ Result<ReadData> decode_read_data(std::span<const std::byte> payload) {
   message.payload_kind = get_payload_kind(reader);
   get_zeros(reader, 3);
   WALDO_TRY(get_piece(reader, "READ_DATA", message));
-  if (message.bytes.empty() && message.total != 0) return Status(StatusKind::kInvalid, "malformed READ_DATA: no bytes");
+  if (message.bytes.empty() && message.shared.bytes == 0 && message.total != 0)
+    return Status(StatusKind::kInvalid, "malformed READ_DATA: no bytes");
   return message;
 }
 

@@ -116,9 +116,15 @@ Result<CallConformed> decode_call_conformed(std::span<const std::byte> payload);
 
 enum class PayloadKind : uint8_t {
   kInline = 0,        // the bytes follow
-  kSharedMemory = 1,  // reserved
+  kSharedMemory = 1,  // a SharedPiece follows; only where HELLO offered the memory and WELCOME took it
   kByHash = 2,        // reserved
   kEncoded = 3,       // reserved
+};
+
+// A piece that lies in shared memory: the first bytes of a chunk.
+struct SharedPiece {
+  uint32_t chunk = 0;  // below shared_chunk_count
+  uint32_t bytes = 0;  // from 1 to chunk_bytes
 };
 
 // A piece of what a READ asked for. Pieces come in order; the last one ends at `total`. A read of nothing is answered
@@ -129,7 +135,8 @@ struct ReadData {
   uint16_t output = 0;
   PayloadKind payload_kind = PayloadKind::kInline;
   uint64_t total = 0, offset = 0;
-  std::span<const std::byte> bytes;
+  std::span<const std::byte> bytes;  // inline
+  SharedPiece shared = {};           // shared memory; `bytes` is empty then
 };
 // A piece of what an UPLOAD names. Pieces come in order. An upload of nothing has none. One without bytes before the
 // end says that the client gave up: the UPLOAD fails with kCancelled.
@@ -138,6 +145,7 @@ struct UploadData {
   PayloadKind payload_kind = PayloadKind::kInline;
   uint64_t total = 0, offset = 0;
   std::span<const std::byte> bytes;
+  SharedPiece shared = {};
 };
 // Both have a header of this size before the bytes, so a payload can be filled in place: take a buffer of
 // bulk_header_bytes + n, put the header, copy n bytes behind it, once. `message.bytes` is not looked at.
@@ -146,7 +154,7 @@ void put_header(const ReadData& message, std::span<std::byte, bulk_header_bytes>
 void put_header(const UploadData& message, std::span<std::byte, bulk_header_bytes> into);
 Buffer encode(const ReadData& message);
 Buffer encode(const UploadData& message);
-Result<ReadData> decode_read_data(std::span<const std::byte> payload);      // kUnsupported: payload kind not inline
-Result<UploadData> decode_upload_data(std::span<const std::byte> payload);  // kUnsupported: payload kind not inline
+Result<ReadData> decode_read_data(std::span<const std::byte> payload);      // kUnsupported: a payload kind that is
+Result<UploadData> decode_upload_data(std::span<const std::byte> payload);  // only reserved yet
 
 }  // namespace waldo::wire

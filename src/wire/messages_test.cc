@@ -102,6 +102,20 @@ TEST(Messages, PiecesOfContents) {
   read.total = limits::storage_bytes_max + 1;
   EXPECT_EQ(decode_read_data(encode(read)).status().text(), "malformed READ_DATA: total");
   EXPECT_TRUE(decode_read_data(encode(ReadData{CallNumber{1}})).ok());  // a read of nothing
+
+  read = ReadData{CallNumber{1}, QueueId{0}, 0, PayloadKind::kSharedMemory, 300, 200, {}, SharedPiece{3, 100}};
+  EXPECT_EQ(round_trip(read, decode_read_data, bulk_header_bytes + 8).shared.chunk, 3u);
+  EXPECT_EQ(encode(read).size(), bulk_header_bytes + 8);
+  read.shared.bytes = 101;
+  EXPECT_EQ(decode_read_data(encode(read)).status().text(), "malformed READ_DATA: more bytes than the total");
+  read.shared = {limits::shared_chunk_count, 1};
+  EXPECT_EQ(decode_read_data(encode(read)).status().text(), "malformed READ_DATA: chunk");
+  for (const uint32_t bytes : {0u, limits::chunk_bytes + 1}) {
+    read.total = 2 * limits::chunk_bytes;
+    read.shared = {0, bytes};
+    EXPECT_EQ(decode_read_data(encode(read)).status().text(), "malformed READ_DATA: bytes");
+  }
+
   upload.payload_kind = PayloadKind::kByHash;
   EXPECT_EQ(decode_upload_data(encode(upload)).status().kind(), StatusKind::kUnsupported);
   EXPECT_EQ(flipped(encode(upload), 12, 4, decode_upload_data).text(), "malformed UPLOAD_DATA: payload kind");

@@ -78,6 +78,18 @@ def test_bytes_up_and_down_are_the_tensors(tmp_path, script):
         assert 0 <= extra < 16 << 10, key
 
 
+def test_the_content_of_an_embedded_worker_takes_shared_memory(script):
+    """Goal: more than the memory holds goes up and down unchanged, and nobody else can open that memory any more."""
+    program = script(
+        "import os, torch\n"
+        "x = torch.randint(256, (40 << 20,), dtype=torch.uint8)\n"
+        "assert torch.equal(x.cuda().cpu(), x)\n"
+        "print(open('/proc/self/maps').read().count('/memfd:waldo'))\n"
+        "print(sum('memfd:waldo' in os.readlink(f.path) for f in os.scandir('/proc/self/fd') if os.path.lexists(f.path)))\n"
+    )
+    assert waldo_run(program).ok().stdout == "1\n0\n"
+
+
 def test_the_table_goes_to_stderr(script):
     """Goal: `--stats` prints its table on stderr at the end; stdout stays the program's."""
     ran = waldo_run(

@@ -16,6 +16,7 @@
 #include "base/os/fork.h"
 #include "base/os/memory.h"
 #include "base/os/process.h"
+#include "base/os/shared_memory.h"
 #include "base/os/socket.h"
 
 namespace waldo::os {
@@ -180,6 +181,25 @@ TEST(Memory, HugePagesAreAskedForAndNothingElseChanges) {
   std::byte one{};
   want_huge_pages(&one, 1);
   want_huge_pages(nullptr, 0);
+}
+
+// Goal: two mappings are one memory; what could shrink under us, or has another size, is not taken.
+TEST(SharedMemory, IsSharedAndCannotShrink) {
+  auto made = os::SharedMemory::create(8192);
+  ASSERT_TRUE(made.ok()) << made.status().text();
+  auto opened = os::SharedMemory::open(::getpid(), made->fd(), 8192);
+  ASSERT_TRUE(opened.ok()) << opened.status().text();
+  made->data()[8191] = std::byte{7};
+  EXPECT_EQ(opened->data()[8191], std::byte{7});
+  EXPECT_EQ(opened->fd(), -1);
+  EXPECT_NE(::ftruncate(made->fd(), 4096), 0);
+
+  EXPECT_EQ(os::SharedMemory::open(::getpid(), made->fd(), 4096).status().kind(), StatusKind::kInvalid);
+  std::FILE* file = std::tmpfile();
+  ASSERT_EQ(::ftruncate(::fileno(file), 8192), 0);
+  EXPECT_EQ(os::SharedMemory::open(::getpid(), ::fileno(file), 8192).status().kind(), StatusKind::kInvalid);
+  std::fclose(file);
+  EXPECT_EQ(os::SharedMemory::open(::getpid(), -1, 8192).status().kind(), StatusKind::kUnsupported);
 }
 
 TEST(Entropy, BytesDiffer) {
