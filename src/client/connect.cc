@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/os/socket.h"
+#include "client/wait.h"
 #include "wire/frame.h"
 #include "wire/limits.h"
 
@@ -20,7 +21,6 @@ namespace {
 using std::chrono::steady_clock;
 using wire::Hello;
 
-constexpr std::chrono::milliseconds kAskEvery{50};
 constexpr std::chrono::seconds kAnswerWaitMax{120};     // a worker loads its libraries from a cold network disk first
 constexpr std::chrono::seconds kAnswerWaitAgainMax{8};  // … but when it has our session
 constexpr std::chrono::seconds kRestWaitMax{20};        // from the first byte of the answer to its last
@@ -43,7 +43,7 @@ Status wait_readable(int fd, const Hello& hello, const std::string& target, cons
   const auto deadline = steady_clock::now() + wait_max;
   while (true) {
     pollfd wanted{fd, POLLIN, 0};
-    const int ready = ::poll(&wanted, 1, static_cast<int>(kAskEvery.count()));
+    const int ready = ::poll(&wanted, 1, static_cast<int>(Waits::kAskEvery.count()));
     if (ready > 0) return {};
     if (ready < 0 && errno != EINTR) return gone(target, os::error_text(errno));
     if (interrupted && interrupted()) return Status(StatusKind::kCancelled, "interrupted while connecting");

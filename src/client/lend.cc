@@ -9,6 +9,7 @@
 
 #include "base/os/process.h"
 #include "base/os/socket.h"
+#include "client/wait.h"
 
 namespace waldo::client {
 namespace {
@@ -17,8 +18,7 @@ using std::chrono::steady_clock;
 
 constexpr size_t kAnswerBytesMax = 64u << 10;
 // A log-in through several hosts takes its time and ssh has its own limits; this one only ends a broker that hangs.
-constexpr std::chrono::seconds kAnswerWaitMax{180};
-constexpr std::chrono::milliseconds kAskEvery{50};
+constexpr std::chrono::seconds kLendWaitMax{180};
 
 Status unreachable(std::string text) {
   StatusDetail detail;
@@ -57,7 +57,7 @@ Result<os::UniqueFd> start_broker(const LendRequest& request) {
 Status wait_readable(int fd, steady_clock::time_point deadline, const std::function<bool()>& interrupted) {
   while (true) {
     pollfd wanted{fd, POLLIN, 0};
-    const int ready = ::poll(&wanted, 1, static_cast<int>(kAskEvery.count()));
+    const int ready = ::poll(&wanted, 1, static_cast<int>(Waits::kAskEvery.count()));
     if (ready > 0) return {};
     if (ready < 0 && errno != EINTR) return unreachable("poll: " + os::error_text(errno));
     if (interrupted && interrupted()) return Status(StatusKind::kCancelled, "interrupted while connecting");
@@ -122,7 +122,7 @@ Result<os::UniqueFd> Broker::lend(For wanted, const std::function<bool()>& inter
 
 Result<os::UniqueFd> Broker::read_answer(const std::function<bool()>& interrupted) {
   const int broker = connection_.get();
-  const auto deadline = steady_clock::now() + kAnswerWaitMax;
+  const auto deadline = steady_clock::now() + kLendWaitMax;
   const auto broken = [this](std::string text) {
     close();
     return unreachable(std::move(text));

@@ -11,9 +11,9 @@ namespace {
 constexpr size_t kHeadBytes = 12;
 constexpr uint32_t kFrameBytesMax = wire::frame_header_bytes + limits::info_bytes_max + 1024;
 
-os::Deadline soon() { return std::chrono::steady_clock::now() + std::chrono::seconds(5); }
-
 }  // namespace
+
+os::Deadline soon() { return std::chrono::steady_clock::now() + std::chrono::seconds(5); }
 
 Status hand_over(int control_fd, const Arrival& arrival) {
   Buffer message;

@@ -4,10 +4,14 @@
 
 #include "base/bytes.h"
 #include "base/ids.h"
+#include "base/os/socket.h"
 #include "base/os/unique_fd.h"
 #include "base/status.h"
 
 namespace waldo::server {
+
+// For what another process of this machine does at once: 5 s from now.
+os::Deadline soon();
 
 struct Arrival {
   os::UniqueFd link;

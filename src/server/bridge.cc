@@ -19,7 +19,7 @@ namespace {
 
 constexpr size_t kRoomBytes = 256u << 10;
 
-os::Deadline soon() { return std::chrono::steady_clock::now() + std::chrono::seconds(10); }
+os::Deadline far_sides_deadline() { return std::chrono::steady_clock::now() + std::chrono::seconds(10); }
 
 int fail(const std::string& text) {
   std::fprintf(stderr, "waldo: bridge: %s\n", text.c_str());
@@ -92,10 +92,10 @@ int run_bridge(const std::string& package_dir, bool resumes) {
   if (!banner.ok()) banner = make_banner(package_dir);
   if (!resumes) (void)ask_daemon(*path, R"({"want": "prestart"})");  // it loads while the caller's program does
   const std::string hello = kBannerMark + to_json(*banner) + "\n";
-  if (!os::write_all(STDOUT_FILENO, as_bytes(hello), soon()).ok()) return 1;
+  if (!os::write_all(STDOUT_FILENO, as_bytes(hello), far_sides_deadline()).ok()) return 1;
   for (std::string line; line != "go";) {
     if (!read_line(&line)) return 0;
-    if (line == "ping" && !os::write_all(STDOUT_FILENO, as_bytes("pong\n"), soon()).ok()) return 1;
+    if (line == "ping" && !os::write_all(STDOUT_FILENO, as_bytes("pong\n"), far_sides_deadline()).ok()) return 1;
     if (line != "ping" && line != "go") return fail("expected ping or go. This command is for `waldo run --on HOST`");
   }
   carry(link->get());

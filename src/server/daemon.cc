@@ -37,8 +37,6 @@ constexpr size_t kRequestBytesMax = 64u << 10;
 constexpr auto kSpareLifetime = 120s;
 constexpr auto kWorkersEndMax = 2s;
 
-os::Deadline soon() { return std::chrono::steady_clock::now() + 5s; }
-
 // Workers of a daemon that is gone find the next one within this time; until then an unknown session may be theirs.
 constexpr auto kAdoptionMax = 2s;
 

@@ -32,7 +32,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-os::Deadline soon() { return std::chrono::steady_clock::now() + 5s; }
 constexpr auto kDaemonSoughtEvery = 250ms;
 constexpr auto kGoodbyeMax = 500ms;
 constexpr auto kNoDeadline = std::chrono::hours(24 * 365);

@@ -25,7 +25,7 @@ enum ArgumentParts : uint8_t {
 };
 enum OutputParts : uint8_t { kTensor = 1, kNumber = 2, kInteger = 4, kList = 8, kOutputPartsAll = 15 };
 
-Status malformed(const char* what, const Reader& reader) {
+Status malformed_body(const char* what, const Reader& reader) {
   return Status(StatusKind::kInvalid, fmt::format("malformed {}: {}", what, reader.ok() ? "too long" : reader.why()));
 }
 
@@ -275,7 +275,7 @@ Result<PlanBody> decode_plan_body(std::span<const std::byte> bytes) {
   const uint32_t count = get_count(reader, limits::plan_argument_count_max, "arguments");
   for (uint32_t i = 0; i < count && reader.ok(); ++i) body.arguments.push_back(get_argument(reader));
   body.outputs = get_outputs(reader);
-  if (!reader.ok() || !reader.at_end()) return malformed("plan body", reader);
+  if (!reader.ok() || !reader.at_end()) return malformed_body("plan body", reader);
   return body;
 }
 
@@ -292,7 +292,7 @@ Result<Report> decode_report(std::span<const std::byte> bytes) {
   Report report;
   if (reader.get<uint8_t>("layout") != kReportLayout) reader.fail("layout");
   report.outputs = get_outputs(reader);
-  if (!reader.ok() || !reader.at_end()) return malformed("report", reader);
+  if (!reader.ok() || !reader.at_end()) return malformed_body("report", reader);
   return report;
 }
 
@@ -319,7 +319,7 @@ Result<Command> decode_command(std::span<const std::byte> bytes) {
   command.ints = get_values<int64_t>(reader, "ints");
   const auto content = reader.get_sized(limits::command_bytes_max, "bytes");
   command.bytes.assign(content.begin(), content.end());
-  if (!reader.ok() || !reader.at_end()) return malformed("command", reader);
+  if (!reader.ok() || !reader.at_end()) return malformed_body("command", reader);
   return command;
 }
 

@@ -15,7 +15,7 @@ TensorMeta tensor(std::vector<int64_t> sizes, std::vector<int64_t> strides) {
   return meta;
 }
 
-PlanBody sample() {
+PlanBody sample_body() {
   PlanBody body;
   body.op = "aten::add";
   body.overload = "Tensor";
@@ -52,7 +52,7 @@ PlanBody sample() {
 }
 
 TEST(PlanBody, RoundTrip) {
-  const Buffer bytes = encode(sample());
+  const Buffer bytes = encode(sample_body());
   auto body = decode_plan_body(bytes);
   ASSERT_TRUE(body.ok()) << body.status().to_string();
   EXPECT_EQ(encode(*body), bytes);
@@ -69,7 +69,7 @@ TEST(PlanBody, RoundTrip) {
 }
 
 TEST(PlanBody, EveryCutAndEveryExtraByteIsRefused) {
-  const Buffer bytes = encode(sample());
+  const Buffer bytes = encode(sample_body());
   for (size_t size = 0; size < bytes.size(); ++size) {
     EXPECT_EQ(decode_plan_body(std::span<const std::byte>(bytes).first(size)).status().kind(), StatusKind::kInvalid);
   }
@@ -80,32 +80,32 @@ TEST(PlanBody, EveryCutAndEveryExtraByteIsRefused) {
 
 TEST(PlanBody, LimitsAndEnumsAreChecked) {
   const auto why = [](PlanBody body) { return decode_plan_body(encode(body)).status().text(); };
-  PlanBody body = sample();
+  PlanBody body = sample_body();
   body.arguments[0].tensors[0].sizes[0] = -1;
   EXPECT_EQ(why(body), "malformed plan body: sizes");
-  body = sample();
+  body = sample_body();
   body.arguments[0].tensors[0].dtype = DType::kCount;
   EXPECT_EQ(why(body), "malformed plan body: dtype");
-  body = sample();
+  body = sample_body();
   body.arguments[0].kind = static_cast<ArgumentKind>(20);
   EXPECT_EQ(why(body), "malformed plan body: argument kind");
-  body = sample();
+  body = sample_body();
   body.arguments[0].slots.resize(limits::plan_list_count_max + 1);
   EXPECT_EQ(why(body), "malformed plan body: argument slots");
-  body = sample();
+  body = sample_body();
   body.arguments[0].tensors[0] = tensor(std::vector<int64_t>(65), std::vector<int64_t>(65));
   EXPECT_EQ(why(body), "malformed plan body: dimensions");
-  body = sample();
+  body = sample_body();
   body.outputs[0].storage_bytes = limits::storage_bytes_max + 1;
   EXPECT_EQ(why(body), "malformed plan body: storage bytes");
-  Buffer other_layout = encode(sample());
+  Buffer other_layout = encode(sample_body());
   other_layout[0] = std::byte{2};
   EXPECT_EQ(decode_plan_body(other_layout).status().text(), "malformed plan body: layout");
 }
 
 TEST(PlanBody, ReportAndCommandRoundTrip) {
   Report report;
-  report.outputs = sample().outputs;
+  report.outputs = sample_body().outputs;
   EXPECT_EQ(encode(*decode_report(encode(report))), encode(report));
   Command command;
   command.kind = CommandKind::kSetGeneratorState;

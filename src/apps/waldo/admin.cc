@@ -68,7 +68,7 @@ Result<Place> find_place(const std::string& on) {
   return Place{server::daemon_socket_path(*dir), ""};
 }
 
-std::string text_of(const nlohmann::json& session, const char* name) {
+std::string shown(const nlohmann::json& session, const char* name) {
   const auto found = session.find(name);
   if (found == session.end() || found->is_null()) return "-";
   return found->is_string() ? found->get<std::string>() : found->dump();
@@ -88,8 +88,8 @@ void print_table(const nlohmann::json& sessions) {
       return session.contains(name) && session[name].is_number() ? session[name].get<int64_t>() : int64_t{0};
     };
     const std::string memory = std::to_string(number("rss_bytes") >> 20) + " MiB";
-    std::printf("%-8s %-8s %-8s %-10s %s\n", text_of(session, "id").c_str(), text_of(session, "pid").c_str(),
-                age_of(number("since")).c_str(), memory.c_str(), text_of(session, "program").c_str());
+    std::printf("%-8s %-8s %-8s %-10s %s\n", shown(session, "id").c_str(), shown(session, "pid").c_str(),
+                age_of(number("since")).c_str(), memory.c_str(), shown(session, "program").c_str());
   }
 }
 

@@ -22,8 +22,6 @@
 
 namespace waldo::apps {
 
-void complain(const std::string& text) { std::fprintf(stderr, "waldo: %s\n", text.c_str()); }
-
 namespace {
 
 // `run`'s own options end where the program begins: at the first word that is not one, or at -m, -c or --. Everything
