@@ -244,16 +244,15 @@ void return_outputs(const std::vector<OutputPlan>& outputs, const Operator& op, 
   for (auto& value : values) stack->push_back(std::move(value));
 }
 
-// Hot: a call whose plan is known. bench/op_latency "plan hit"; allocates only the outputs. Memory is counted before
-// anything is recorded, so that a call that finds no room never runs.
-[[gnu::always_inline]] inline void run(const Plan& plan, const Operator& op, const CallParts& call,
-                                       client::Queue& queue, torch::jit::Stack* stack) {
+// Hot: a call whose plan is known. bench/op_latency "plan hit". Memory is counted before anything is recorded, so that
+// a call that finds no room never runs.
+[[gnu::always_inline]] inline void record(const Plan& plan, const CallParts& call, client::Queue& queue,
+                                          Making& fresh) {
   PlanHistory::add(&plan);
   InlineVector<Slot, 24> slots;
   const auto storages = call.storages();
   Slot* named = slots.append(storages.size() + plan.creates);
   for (const StorageRef* ref : storages) *named++ = ref->slot;
-  Making fresh(queue, call.device(), plan);
   if (plan.creates == 0) {
     check(queue.call(plan.id, {slots.data(), slots.size()}, call.scalars()));
   } else {
@@ -262,6 +261,13 @@ void return_outputs(const std::vector<OutputPlan>& outputs, const Operator& op, 
     if (!admitted) [[unlikely]]
       throw_out_of_memory(call.device(), fresh.refused());
   }
+}
+
+// The same, and its outputs: all that is allocated.
+[[gnu::always_inline]] inline void run(const Plan& plan, const Operator& op, const CallParts& call,
+                                       client::Queue& queue, torch::jit::Stack* stack) {
+  Making fresh(queue, call.device(), plan);
+  record(plan, call, queue, fresh);
   if (plan.shares_storages) [[unlikely]] {
     AskedStorages shared;
     for (size_t i = 0; i < plan.creates; ++i) shared.storages.push_back(fresh.take(i));
@@ -494,20 +500,29 @@ void forward_at_depth(const Operator& op, torch::jit::Stack* stack, int depth) {
   forward_with(plans.table.find(search.hash), op, key, search, queue, stack, depth);
 }
 
-// Hot: the plan was guessed. False: it was not, and nothing was done.
-[[gnu::always_inline]] inline bool forward_guessed(const Operator& op, torch::jit::Stack* stack) {
+// Hot. The plan that a call of `op` with these arguments needs, if it was guessed: then `call` has what it names, and
+// the worker the flags that it runs under. Null: nothing was done.
+[[gnu::always_inline]] inline const Plan* guessed_plan(const Operator& op, const c10::IValue* arguments,
+                                                       CallParts& call, client::Queue** queue) {
   const Plan* plan = g_guesses.place(op.id).load(std::memory_order_acquire);
   if (plan == nullptr || plan->mode.load(std::memory_order_acquire) != Plan::Mode::kKnown) [[unlikely]]
-    return false;
+    return nullptr;
+  if (!call.matches(op, arguments, plan->key.data()) || call.device() != plan->device) [[unlikely]]
+    return nullptr;
+  *queue = &queue_for(c10::Device(c10::DeviceType::CUDA, plan->device));
+  if ((*queue)->any_conformed()) [[unlikely]]
+    return nullptr;
+  if (op.flags != FlagCheck::kNone) send_flags_if_changed(op.flags, **queue, plan->device);
+  return plan;
+}
+
+[[gnu::always_inline]] inline bool forward_guessed(const Operator& op, torch::jit::Stack* stack) {
   CallParts call;
-  if (!call.matches(op, stack->data() + stack->size() - op.arguments.size(), plan->key.data()) ||
-      call.device() != plan->device) [[unlikely]]
+  client::Queue* queue;
+  const Plan* plan = guessed_plan(op, stack->data() + stack->size() - op.arguments.size(), call, &queue);
+  if (plan == nullptr) [[unlikely]]
     return false;
-  client::Queue& queue = queue_for(c10::Device(c10::DeviceType::CUDA, plan->device));
-  if (queue.any_conformed()) [[unlikely]]
-    return false;
-  if (op.flags != FlagCheck::kNone) send_flags_if_changed(op.flags, queue, plan->device);
-  run(*plan, op, call, queue, stack);
+  run(*plan, op, call, *queue, stack);
   return true;
 }
 
@@ -573,12 +588,48 @@ bool launch_blocking() {
   return blocking != 0;
 }
 
-void forward(const Operator& op, torch::jit::Stack* stack) {
-  if (!forward_guessed(op, stack)) [[unlikely]]
-    forward_at_depth(op, stack, 0);
+namespace {
+
+[[gnu::always_inline]] inline void wait_if_blocking() {
   if (g_launch_blocking.load(std::memory_order_relaxed) != 0) [[unlikely]] {
     if (launch_blocking()) synchronize_device(-1);
   }
+}
+
+}  // namespace
+
+void forward(const Operator& op, torch::jit::Stack* stack) {
+  if (!forward_guessed(op, stack)) [[unlikely]]
+    forward_at_depth(op, stack, 0);
+  wait_if_blocking();
+}
+
+bool forward_making_one(const Operator& op, const c10::IValue* arguments, at::Tensor* made) {
+  CallParts call;
+  client::Queue* queue;
+  const Plan* plan = guessed_plan(op, arguments, call, &queue);
+  if (plan == nullptr || plan->outputs.size() != 1 || plan->outputs[0].kind != wire::OutputKind::kNew) [[unlikely]]
+    return false;
+  Making fresh(*queue, call.device(), *plan);
+  record(*plan, call, *queue, fresh);
+  *made = make_tensor(fresh.take(plan->outputs[0].slot), plan->outputs[0]);
+  wait_if_blocking();
+  return true;
+}
+
+bool forward_in_place(const Operator& op, const c10::IValue* arguments) {
+  CallParts call;
+  client::Queue* queue;
+  const Plan* plan = guessed_plan(op, arguments, call, &queue);
+  if (plan == nullptr || plan->creates != 0 || plan->outputs.size() != 1) [[unlikely]]
+    return false;
+  const OutputPlan& only = plan->outputs[0];
+  if (only.kind != wire::OutputKind::kArgument || only.place.argument != 0 || only.place.element >= 0) [[unlikely]]
+    return false;
+  Making none(*queue, call.device(), *plan);
+  record(*plan, call, *queue, none);
+  wait_if_blocking();
+  return true;
 }
 
 }  // namespace waldo::torch_frontend

@@ -1,4 +1,5 @@
-// How an operator becomes a call: one boxed kernel on the CUDA key for every operator that is not written by hand.
+// How an operator becomes a call: one boxed kernel on the CUDA key for every operator that is not written by hand. (The
+// commonest signatures have a typed one in front of it: typed_kernels.h.)
 //
 // Known plan: key, look up, take slots, record, make the outputs (bench/op_latency). No plan yet: Meta, or ask.
 // Threads: any. No lock of ours is held while a Meta kernel runs (it may take the GIL).
@@ -13,6 +14,11 @@ namespace waldo::torch_frontend {
 
 // Runs `op` on the worker: takes its arguments off the stack and puts its results on. Throws what CUDA would.
 void forward(const Operator& op, torch::jit::Stack* stack);
+
+// For kernels that take their arguments as they are: the same when the plan is guessed, and makes one new tensor, or
+// writes the first argument and returns it. `arguments` need not own what they are. False: nothing was done.
+bool forward_making_one(const Operator& op, const c10::IValue* arguments, at::Tensor* made);
+bool forward_in_place(const Operator& op, const c10::IValue* arguments);
 
 class ForwardKernel final : public c10::OperatorKernel {
  public:

@@ -29,6 +29,7 @@
 #include "frontends/torch/op_table.h"
 #include "frontends/torch/register.h"
 #include "frontends/torch/storage.h"
+#include "frontends/torch/typed_kernels.h"
 
 namespace waldo::torch_frontend {
 namespace {
@@ -263,9 +264,11 @@ void register_kernels() {
   static auto* library = new torch::Library(torch::Library::IMPL, "aten", c10::DispatchKey::CUDA, __FILE__, __LINE__);
   for (const auto& handle : forwarded_operators()) {
     const auto& name = handle.operator_name();
+    auto typed = make_typed_kernel(handle);
     library->impl((name.overload_name.empty() ? name.name : name.name + "." + name.overload_name).c_str(),
-                  torch::CppFunction::makeFromBoxedKernel(
-                      c10::BoxedKernel::makeFromFunctor(std::make_unique<ForwardKernel>(handle))));
+                  typed ? std::move(*typed)
+                        : torch::CppFunction::makeFromBoxedKernel(
+                              c10::BoxedKernel::makeFromFunctor(std::make_unique<ForwardKernel>(handle))));
   }
   register_hand_kernels(*library);
   register_made_of_kernels();
