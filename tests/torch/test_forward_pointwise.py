@@ -250,6 +250,8 @@ def test_complex():
     check(lambda z, w: torch.addmm(z @ w, z.conj(), w), z, w)
     check(lambda z: z.conj().imag.neg(), z)
     check(lambda z: z.clone().copy_(z.conj()), z)
+    check(lambda z: (z.clone().conj_physical_(), z.real.clone().conj_physical_()), z)
+    check(lambda z: torch.svd(z, out=(z.new_empty(0), z.real.new_empty(0), z.new_empty(0))), z)
     check(lambda z: torch.fft.ifft(torch.fft.fft(z)).conj(), z)
     lazily = z.cuda().conj()
     assert lazily.is_conj() and torch.equal(lazily.cpu(), z.conj())

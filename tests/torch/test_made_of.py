@@ -1,5 +1,7 @@
 """Tensors that are made of plain ones: sparse in every layout and nested, on `cuda` against the CPU."""
 
+import copy
+
 import pytest
 import torch
 from compare import to_cuda
@@ -182,3 +184,30 @@ def test_nested():
     layer, far = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2).cuda()
     far.load_state_dict(layer.state_dict())
     same(layer(here).unbind(), far(there).unbind())
+
+
+@pytest.mark.parametrize("lengths", [(3, 5), (2, 1, 4), (3, 2)])
+def test_a_transformer_takes_a_padding_mask(lengths):
+    """Goal: without gradients TransformerEncoder computes on a nested tensor of what is not padding, as on the CPU."""
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, activation="gelu", batch_first=True)
+    here = torch.nn.TransformerEncoder(layer, 2).eval()
+    there = copy.deepcopy(here).cuda()
+    x = torch.randn(len(lengths), max(lengths), 8)
+    padding = torch.arange(max(lengths))[None] >= torch.tensor(lengths)[:, None]
+    with torch.no_grad():
+        expected = here(x, src_key_padding_mask=padding)
+        assert expected[padding].eq(0).all()
+        same(expected, there(x.cuda(), src_key_padding_mask=padding.cuda()))
+
+
+def test_attention_on_jagged_tensors():
+    results = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        parts = [torch.randn(n, 8).to(device) for n in (2, 5, 1)]
+        jagged = torch.nested.nested_tensor(parts, layout=torch.jagged).unflatten(-1, [2, 4]).transpose(1, 2)
+        with torch.no_grad():
+            attended = torch.nn.functional.scaled_dot_product_attention(jagged, jagged, jagged)
+        nested = torch.nested.nested_tensor(parts)
+        results.append((attended.transpose(1, 2).values(), list(torch.bmm(nested, nested.transpose(1, 2)).unbind())))
+    same(*results)

@@ -8,6 +8,7 @@
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/addr.h>
 #include <ATen/ops/as_strided_native.h>
+#include <ATen/ops/conj_physical.h>
 #include <ATen/ops/dot.h>
 #include <ATen/ops/is_set_to_native.h>
 #include <ATen/ops/set_native.h>
@@ -172,6 +173,11 @@ at::Tensor& addr_in_place(at::Tensor& self, const at::Tensor& a, const at::Tenso
   return at::addr_out(self, self, a, b, beta, alpha);
 }
 
+// PyTorch's composite calls a kernel of its own library, not the operator.
+at::Tensor& conj_physical_in_place(at::Tensor& self) {
+  return self.is_complex() ? at::conj_physical_out(self, self) : self;
+}
+
 at::Tensor forward_pair(const Operator& op, const at::Tensor& a, const at::Tensor& b) {
   torch::jit::Stack stack{a, b};
   forward(op, &stack);
@@ -245,6 +251,7 @@ void register_hand_kernels(torch::Library& library) {
   library.impl("set_.source_Storage_storage_offset", TORCH_FN(set_storage));
   library.impl("is_set_to", TORCH_FN(at::native::is_set_to));
   library.impl("addr_", TORCH_FN(addr_in_place));
+  library.impl("conj_physical_", TORCH_FN(conj_physical_in_place));
   library.impl("dot", TORCH_FN(dot));
   library.impl("vdot", TORCH_FN(vdot));
   library.impl("copy_", TORCH_FN(copy_));
@@ -273,6 +280,7 @@ void register_kernels() {
   register_hand_kernels(*library);
   register_made_of_kernels();
   register_sparse_kernels();
+  register_nested_kernels();
   at::native::_fused_sdp_choice_stub.set_cuda_dispatch_ptr(&sdp_choice);
 }
 

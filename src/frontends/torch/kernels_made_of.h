@@ -2,7 +2,7 @@
 // (indices and values; a buffer and sizes), each in a storage of its own on the worker. PyTorch has one function for
 // both CPU and CUDA for most of their operators, which calls operators on those: CUDA's key gets that function.
 // Others, whose function is CUDA's own, send those tensors to the worker's kernel (kernels_sparse.cc,
-// kernels_compressed.cc).
+// kernels_compressed.cc) or are written here in other operators (kernels_nested.cc).
 //
 // Threads: registered by one thread before `import torch`.
 #pragma once
@@ -21,5 +21,6 @@ torch::Library& library_of(c10::DispatchKey key);
 
 void register_made_of_kernels();
 void register_sparse_kernels();
+void register_nested_kernels();
 
 }  // namespace waldo::torch_frontend

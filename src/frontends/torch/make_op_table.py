@@ -56,13 +56,23 @@ MAKERS = {
 
 
 # CUDA's function is another, but the CPU's is nothing but operators on the plain tensors too.
-GENERIC = {"to_padded_tensor": "NestedTensor_to_padded_tensor_generic"}
+GENERIC = {
+    "to_padded_tensor": "NestedTensor_to_padded_tensor_generic",
+    "bmm": "bmm_nested",
+    "_nested_from_padded": "nested_from_padded_generic",
+    "_native_multi_head_attention": "native_multi_head_attention_cpu",
+    "_nested_tensor_softmax_with_shape": "NestedTensor_softmax_dropout",
+}
+# One function, which reads values itself: kernels_nested.cc.
+READS_VALUES = {"native_layer_norm"}
 
 
 def shared(entries):
     """Yields (name, CPU's key, CUDA's key) where both have one function."""
     for entry in entries:
         name = entry["func"].split("(")[0].strip()
+        if name in READS_VALUES:
+            continue
         functions = {k.strip(): f for keys, f in (entry.get("dispatch") or {}).items() for k in keys.split(",")}
         for cpu, cuda in SHARED_KEYS + ((("CPU", "CUDA"),) if name in MAKERS else ()):
             generic = cpu in functions and functions[cpu] == GENERIC.get(name)

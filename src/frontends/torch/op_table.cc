@@ -51,6 +51,7 @@ const Names kByHand = {
     "aten::set_.source_Storage",
     "aten::set_.source_Storage_storage_offset",
     "aten::addr_",
+    "aten::conj_physical_",
     "aten::dot",
     "aten::vdot",
     "aten::copy_",
