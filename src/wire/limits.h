@@ -38,7 +38,7 @@ inline constexpr uint32_t info_bytes_max = 256u << 10;  // HELLO and WELCOME
 inline constexpr int64_t grace_seconds_max = 7 * 24 * 3600;  // how long a worker may keep a lost client's session
 
 // Plan bodies.
-inline constexpr uint32_t tensor_dim_max = 64;
+inline constexpr uint32_t tensor_dim_max = 128;
 inline constexpr uint32_t plan_argument_count_max = 1u << 16;
 inline constexpr uint32_t plan_list_count_max = 1u << 15;
 inline constexpr uint32_t plan_depth_max = 4;  // lists of lists of outputs

@@ -93,7 +93,8 @@ TEST(PlanBody, LimitsAndEnumsAreChecked) {
   body.arguments[0].slots.resize(limits::plan_list_count_max + 1);
   EXPECT_EQ(why(body), "malformed plan body: argument slots");
   body = sample_body();
-  body.arguments[0].tensors[0] = tensor(std::vector<int64_t>(65), std::vector<int64_t>(65));
+  body.arguments[0].tensors[0] =
+      tensor(std::vector<int64_t>(limits::tensor_dim_max + 1), std::vector<int64_t>(limits::tensor_dim_max + 1));
   EXPECT_EQ(why(body), "malformed plan body: dimensions");
   body = sample_body();
   body.outputs[0].storage_bytes = limits::storage_bytes_max + 1;
