@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstring>
 #include <new>
+#include <string>
 
 #include "base/check.h"
 
@@ -82,12 +83,17 @@ void SharedChunks::take_back(wire::SharedPiece piece) {
   free(out_, piece.chunk);
 }
 
-std::span<const std::byte> SharedChunks::find(wire::SharedPiece piece) const {
-  return std::span(in_.chunks[piece.chunk]).first(piece.bytes);
+Result<std::span<const std::byte>> SharedChunks::find(wire::SharedPiece piece) {
+  if (held_[piece.chunk].exchange(true)) {
+    return Status(StatusKind::kInvalid,
+                  "shared chunk " + std::to_string(piece.chunk) + " named before it was given back");
+  }
+  return std::span<const std::byte>(in_.chunks[piece.chunk]).first(piece.bytes);
 }
 
 void SharedChunks::give_back(wire::SharedPiece piece) {
   bytes_got_.fetch_add(piece.bytes, std::memory_order_relaxed);
+  held_[piece.chunk].store(false);
   free(in_, piece.chunk);
 }
 

@@ -9,6 +9,7 @@
 // Threads: any. Memory: kBytes, of which only the chunks that were ever needed at once are touched.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <functional>
 #include <memory>
@@ -43,8 +44,9 @@ class SharedChunks {
   std::optional<wire::SharedPiece> put(std::span<const std::byte> content, const std::function<bool()>& stop);
   void take_back(wire::SharedPiece piece);  // of what was put and then not sent
 
-  // What the other end put, until it is given back. The piece has come through a decoder.
-  std::span<const std::byte> find(wire::SharedPiece piece) const;
+  // What the other end put, until it is given back. The piece has come through a decoder. kInvalid: it names a chunk
+  // that was named before and not given back, so that nobody can make us hold more than all of them.
+  Result<std::span<const std::byte>> find(wire::SharedPiece piece);
   void give_back(wire::SharedPiece piece);
 
   uint64_t bytes_put() const { return bytes_put_.load(std::memory_order_relaxed); }
@@ -63,6 +65,7 @@ class SharedChunks {
   Layout& layout_;
   Direction& out_;
   Direction& in_;
+  std::array<std::atomic<bool>, limits::shared_chunk_count> held_{};  // of the other end's: found, not given back
   std::atomic<uint64_t> bytes_put_{0}, bytes_got_{0};
 };
 

@@ -26,8 +26,8 @@ TEST_F(SharedChunksTest, CarriesContentBothWays) {
   const Buffer up(limits::chunk_bytes, std::byte{1}), down(100, std::byte{2});
   const auto sent_up = client_->put(up, kNever), sent_down = worker_->put(down, kNever);
   ASSERT_TRUE(sent_up && sent_down);
-  EXPECT_EQ(to_buffer(worker_->find(*sent_up)), up);
-  EXPECT_EQ(to_buffer(client_->find(*sent_down)), down);
+  EXPECT_EQ(to_buffer(worker_->find(*sent_up).value()), up);
+  EXPECT_EQ(to_buffer(client_->find(*sent_down).value()), down);
   worker_->give_back(*sent_up);
   EXPECT_EQ(client_->bytes_put(), up.size());
   EXPECT_EQ(worker_->bytes_got(), up.size());
@@ -75,7 +75,7 @@ TEST_F(SharedChunksTest, PassesMoreThanItHolds) {
     on_the_way.pop_front();
     lock.unlock();
     int value = -1;
-    std::memcpy(&value, worker_->find(piece).data(), sizeof(value));
+    std::memcpy(&value, worker_->find(piece)->data(), sizeof(value));
     ASSERT_EQ(value, i);
     worker_->give_back(piece);
   }
@@ -87,6 +87,15 @@ TEST_F(SharedChunksTest, WhatWasNotSentIsTakenBack) {
   client_->take_back(*piece);
   EXPECT_EQ(client_->bytes_put(), 0u);
   EXPECT_EQ(client_->put(Buffer(5), kNever)->chunk, piece->chunk);
+}
+
+// Goal: a liar that names one chunk again and again is found out, so the chunks bound what we hold.
+TEST_F(SharedChunksTest, AChunkIsNamedOnce) {
+  const auto piece = client_->put(Buffer(5), kNever);
+  EXPECT_TRUE(worker_->find(*piece).ok());
+  EXPECT_EQ(worker_->find(*piece).status().kind(), StatusKind::kInvalid);
+  worker_->give_back(*piece);
+  EXPECT_TRUE(worker_->find(*piece).ok());
 }
 
 // Goal: a worker takes up nothing but memory of this kind, and nothing once the client has closed the door.

@@ -84,7 +84,9 @@ Status SessionCore::take_read_data(const wire::ReadData& data) {
   if (data.payload_kind != wire::PayloadKind::kSharedMemory) return take_read_bytes(data);
   if (!shared_chunks_) return Status(StatusKind::kInvalid, "shared memory that was not agreed on");
   wire::ReadData here = data;
-  here.bytes = shared_chunks_->find(data.shared);
+  const auto found = shared_chunks_->find(data.shared);
+  if (!found.ok()) return found.status();
+  here.bytes = *found;
   Status status = take_read_bytes(here);
   shared_chunks_->give_back(data.shared);
   return status;

@@ -85,7 +85,9 @@ void Session::on_upload_data(Buffer payload) {
   std::span<const std::byte> bytes = piece->bytes;
   if (piece->payload_kind == wire::PayloadKind::kSharedMemory) {
     if (!shared_chunks_) return fault(Status(StatusKind::kInvalid, "shared memory that was not agreed on"));
-    bytes = shared_chunks_->find(piece->shared);
+    const auto found = shared_chunks_->find(piece->shared);
+    if (!found.ok()) return fault(found.status());
+    bytes = *found;
     cost.shared.push_back(piece->shared);
   }
   Status added = uploads_.add(piece->upload, piece->total, piece->offset, bytes, cost);
