@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "channel/content.h"
 #include "client/queue_record.h"
 
 namespace waldo::client {
@@ -81,19 +82,15 @@ Status SessionCore::take_frame(wire::FrameKind kind, std::span<const std::byte> 
 }
 
 Status SessionCore::take_read_data(const wire::ReadData& data) {
-  if (data.payload_kind != wire::PayloadKind::kSharedMemory) return take_read_bytes(data);
-  if (!shared_chunks_) return Status(StatusKind::kInvalid, "shared memory that was not agreed on");
-  wire::ReadData here = data;
-  const auto found = shared_chunks_->find(data.shared);
-  if (!found.ok()) return found.status();
-  here.bytes = *found;
-  Status status = take_read_bytes(here);
-  shared_chunks_->give_back(data.shared);
+  const auto bytes = channel::find_content(data, shared_chunks_.get());
+  if (!bytes.ok()) return bytes.status();
+  Status status = take_read_bytes(data, *bytes);
+  if (data.payload_kind == wire::PayloadKind::kSharedMemory) shared_chunks_->give_back(data.shared);
   return status;
 }
 
 // Straight into the caller's memory: the only copy of ours.
-Status SessionCore::take_read_bytes(const wire::ReadData& data) {
+Status SessionCore::take_read_bytes(const wire::ReadData& data, std::span<const std::byte> bytes) {
   auto queue = queue_of(data.queue);
   if (!queue.ok()) return queue.status();
   const auto pending = (*queue)->find_pending(data.call);
@@ -108,8 +105,8 @@ Status SessionCore::take_read_bytes(const wire::ReadData& data) {
       return Status(StatusKind::kInvalid, fmt::format("READ_DATA with bytes {} of {} where {} of {} come next",
                                                       data.offset, data.total, pending->received, pending->bytes));
     }
-    if (!data.bytes.empty()) std::memcpy(pending->destination + data.offset, data.bytes.data(), data.bytes.size());
-    pending->received += data.bytes.size();
+    if (!bytes.empty()) std::memcpy(pending->destination + data.offset, bytes.data(), bytes.size());
+    pending->received += bytes.size();
     complete = pending->received == pending->bytes;
   }
   if (complete) pending->finish({});

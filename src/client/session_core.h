@@ -80,13 +80,11 @@ class SessionCore final : public channel::Handler {
  private:
   Status take_frame(wire::FrameKind kind, std::span<const std::byte> payload);
   Status take_read_data(const wire::ReadData& data);
-  Status take_read_bytes(const wire::ReadData& data);
+  Status take_read_bytes(const wire::ReadData& data, std::span<const std::byte> bytes);
   Result<Queue*> queue_of(QueueId id);
   // The piece of an upload that begins at message.offset; `rest` is what follows from there. How much of it went.
   Result<uint64_t> send_piece(wire::UploadData message, std::span<const std::byte> rest,
                               const std::function<bool()>& interrupted);
-  Status send_inline(wire::UploadData message, std::span<const std::byte> bytes,
-                     const std::function<bool()>& interrupted);
   Status gone(const std::string& why) const;
   void close(std::chrono::milliseconds timeout);
   void send_in_background(wire::UploadData message, std::span<const std::byte> rest);

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
 
+#include "channel/content.h"
 #include "client/queue_record.h"
 #include "wire/messages.h"
 
@@ -24,32 +24,13 @@ Status Queue::upload(Slot slot, uint64_t offset, const void* data, uint64_t byte
 
 Result<uint64_t> SessionCore::send_piece(wire::UploadData message, std::span<const std::byte> rest,
                                          const std::function<bool()>& interrupted) {
-  const auto bytes = rest.first(std::min<size_t>(limits::chunk_bytes, rest.size()));
-  if (!shared_chunks_ || bytes.size() < limits::shared_bytes_min) {
-    WALDO_TRY(send_inline(message, bytes, interrupted));
-    return bytes.size();
-  }
-  const auto shared = shared_chunks_->put(bytes, [&] { return lost() || ended_.load() || interrupted(); });
-  if (!shared) {
-    return lost() || ended_.load() ? Status(StatusKind::kLost, "the session is over")
-                                   : Status(StatusKind::kCancelled, "interrupted");
-  }
-  message.payload_kind = wire::PayloadKind::kSharedMemory;
-  message.shared = *shared;
-  Status sent = channel_.send(channel::Lane::kBulk, wire::FrameKind::kUploadData, wire::encode(message), interrupted);
-  if (!sent.ok()) {
-    shared_chunks_->take_back(*shared);
-    return sent;
-  }
-  return bytes.size();
-}
-
-Status SessionCore::send_inline(wire::UploadData message, std::span<const std::byte> bytes,
-                                const std::function<bool()>& interrupted) {
-  Buffer payload = channel_.take_buffer(wire::bulk_header_bytes + bytes.size());
-  wire::put_header(message, std::span<std::byte>(payload).first<wire::bulk_header_bytes>());
-  std::memcpy(payload.data() + wire::bulk_header_bytes, bytes.data(), bytes.size());
-  return channel_.send(channel::Lane::kBulk, wire::FrameKind::kUploadData, std::move(payload), interrupted);
+  message.bytes = rest.first(std::min<size_t>(limits::chunk_bytes, rest.size()));
+  const auto over = [this] { return lost() || ended_.load(); };
+  const Status sent = channel::send_content(
+      channel_, shared_chunks_.get(), channel::Lane::kBulk, wire::FrameKind::kUploadData, message,
+      [&] { return over() || interrupted(); }, interrupted);
+  if (sent.ok()) return message.bytes.size();
+  return sent.kind() == StatusKind::kCancelled && over() ? Status(StatusKind::kLost, "the session is over") : sent;
 }
 
 // However often it blocks meanwhile, the user stood still once: one wait.

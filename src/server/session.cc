@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
+#include "channel/content.h"
 #include "wire/limits.h"
 
 namespace waldo::server {
@@ -81,16 +82,11 @@ void Session::on_records(Buffer payload) {
 void Session::on_upload_data(Buffer payload) {
   auto piece = wire::decode_upload_data(payload);
   if (!piece.ok()) return fault(piece.status());
+  const auto bytes = channel::find_content(*piece, shared_chunks_.get());
+  if (!bytes.ok()) return fault(bytes.status());
   Credit cost{.window_bytes = payload.size(), .shared = {}};
-  std::span<const std::byte> bytes = piece->bytes;
-  if (piece->payload_kind == wire::PayloadKind::kSharedMemory) {
-    if (!shared_chunks_) return fault(Status(StatusKind::kInvalid, "shared memory that was not agreed on"));
-    const auto found = shared_chunks_->find(piece->shared);
-    if (!found.ok()) return fault(found.status());
-    bytes = *found;
-    cost.shared.push_back(piece->shared);
-  }
-  Status added = uploads_.add(piece->upload, piece->total, piece->offset, bytes, cost);
+  if (piece->payload_kind == wire::PayloadKind::kSharedMemory) cost.shared.push_back(piece->shared);
+  Status added = uploads_.add(piece->upload, piece->total, piece->offset, *bytes, cost);
   if (!added.ok()) return fault(added);
   channel_.give_back(std::move(payload));
 }
@@ -121,20 +117,8 @@ void Session::grant(const Credit& credit) {
 }
 
 Status Session::send_content(wire::Lane lane, const wire::ReadData& piece) {
-  if (shared_chunks_ && piece.bytes.size() >= limits::shared_bytes_min) {
-    const auto shared = shared_chunks_->put(piece.bytes, [this] { return ended_.load(); });
-    if (!shared) return Status(StatusKind::kLost, "the session ends");
-    wire::ReadData named = piece;
-    named.payload_kind = wire::PayloadKind::kSharedMemory;
-    named.bytes = {};
-    named.shared = *shared;
-    return send(lane, wire::FrameKind::kReadData, wire::encode(named));
-  }
-  Buffer payload = channel_.take_buffer(wire::bulk_header_bytes + piece.bytes.size());
-  wire::put_header(piece, std::span(payload).first<wire::bulk_header_bytes>());
-  if (!piece.bytes.empty())
-    std::memcpy(payload.data() + wire::bulk_header_bytes, piece.bytes.data(), piece.bytes.size());
-  return send(lane, wire::FrameKind::kReadData, std::move(payload));
+  return channel::send_content(channel_, shared_chunks_.get(), lane, wire::FrameKind::kReadData, piece,
+                               [this] { return ended_.load(); });
 }
 
 void Session::consumed_records(uint64_t bytes) { channel_.consumed(wire::Lane::kRecords, bytes); }

@@ -5,7 +5,8 @@
 
 #include <new>
 #include <string>
-#include <tuple>
+#include <string_view>
+#include <utility>
 
 #include "frontends/torch/forward.h"
 
