@@ -108,6 +108,7 @@ Result<os::UniqueFd> Broker::lend(For wanted, const std::function<bool()>& inter
   nlohmann::json wish = {{"want", "link"}};
   if (!request_.target.empty()) wish["target"] = request_.target;
   if (request_.gpus > 0) wish["gpus"] = request_.gpus;
+  if (!request_.frontend.empty()) wish["frontend"] = request_.frontend;
   if (wanted != For::kNew) wish["again"] = true;
   if (wanted == For::kAgainHung && link_ != 0) wish["hung"] = link_;
   WALDO_TRY(say(line_of(wish)));

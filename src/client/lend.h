@@ -22,6 +22,7 @@ namespace waldo::client {
 struct LendRequest {
   std::string target = "local";
   int gpus = 0;             // 0: the target's own number
+  std::string frontend;     // who asks: a worker that is ready for another is of no use
   std::string broker;       // a socket's path; "": start one
   std::string package_dir;  // where bin/waldo is
 };

@@ -1,4 +1,4 @@
-// The one file of the client with globals: the framework asks for devices from anywhere.
+// The one file of the client with globals: frameworks ask for devices from anywhere.
 #include <dlfcn.h>
 #include <fmt/format.h>
 #include <pthread.h>
@@ -56,6 +56,8 @@ std::string own_folder() {
 }  // namespace
 
 struct Runtime::State {
+  explicit State(size_t number) : number(number) {}
+
   Options resolved();
   int declared_count();
   Status connect();
@@ -66,6 +68,8 @@ struct Runtime::State {
   }
 
   static constexpr uint64_t kNever = ~uint64_t{0};
+
+  const size_t number;  // of this runtime in the process
 
   Waits waits;
   std::atomic<SessionCore*> core{nullptr};
@@ -87,10 +91,28 @@ struct Runtime::State {
 
 namespace {
 
-std::atomic<SessionCore*> fork_core{nullptr};
+constexpr size_t kRuntimes = 2;
+std::array<std::atomic<SessionCore*>, kRuntimes> cores;  // by runtime; from when it is connected
+std::array<std::atomic<Runtime*>, kRuntimes> runtimes;   // from when somebody asked for it
+std::mutex ending;                                       // of runtimes: one at a time
 
 void tell_forked_child() {
-  if (SessionCore* core = fork_core.load(std::memory_order_relaxed)) core->in_forked_child();
+  for (const auto& one : cores) {
+    if (SessionCore* core = one.load(std::memory_order_relaxed)) core->in_forked_child();
+  }
+}
+
+void add(Counters& sum, const Counters& one) {
+  sum.calls += one.calls;
+  sum.messages += one.messages;
+  sum.waits += one.waits;
+  sum.bytes_up += one.bytes_up;
+  sum.bytes_down += one.bytes_down;
+  sum.plans += one.plans;
+  sum.asks += one.asks;
+  sum.conforms += one.conforms;
+  sum.frees += one.frees;
+  sum.waits_at.insert(sum.waits_at.end(), one.waits_at.begin(), one.waits_at.end());
 }
 
 }  // namespace
@@ -121,6 +143,7 @@ Status Runtime::State::connect_once(const Options& options) {
   LendRequest request;
   request.target = options.target;
   request.gpus = options.gpus;
+  request.frontend = options.frontend;
   request.broker = environment("WALDO_BROKER");
   request.package_dir = options.package_dir;
   const std::function<bool()> interrupted = [this] { return waits.interrupted(); };
@@ -162,7 +185,7 @@ Status Runtime::State::connect_once(const Options& options) {
 
   const auto visible = visible_devices(std::getenv("CUDA_VISIBLE_DEVICES"), static_cast<int>(session->queue_count()));
   SessionCore* const made = session.release();
-  fork_core.store(made);
+  cores[number].store(made);
   core.store(made);
   for (size_t i = 0; i < visible.size(); ++i) queues[i].store(&made->queue(static_cast<size_t>(visible[i])));
   count.store(static_cast<int>(visible.size()));
@@ -196,10 +219,15 @@ Status Runtime::State::connect() {
 
 // --- Runtime ---------------------------------------------------------------------------------------------------------
 
-Runtime::Runtime() : state_(new State) {}
+Runtime::Runtime(size_t number) : state_(new State(number)) { runtimes[number].store(this); }
 
 Runtime& Runtime::instance() {
-  static Runtime* const runtime = new Runtime();  // never destroyed: deleters run until the very end
+  static Runtime* const runtime = new Runtime(0);  // never destroyed: deleters run until the very end
+  return *runtime;
+}
+
+Runtime& Runtime::second() {
+  static Runtime* const runtime = new Runtime(1);
   return *runtime;
 }
 
@@ -277,7 +305,19 @@ void Runtime::shutdown() {
     core->end(kShutdownMax);
     if (std::unique_lock lock(state_->connecting, std::try_to_lock); lock.owns_lock()) state_->loop->stop();
   }
-  write_stats(counters(), core != nullptr);
+  std::lock_guard lock(ending);
+  Counters sum;
+  bool connected = core != nullptr;
+  for (const auto& one : runtimes) {
+    Runtime* other = one.load();
+    if (other == nullptr) continue;
+    const bool was_connected = other->state_->core.load() != nullptr;
+    if (was_connected && !other->state_->shut_down.load()) return;  // it will say what both did
+    if (other != this && was_connected && core == nullptr) return;  // it said so
+    connected = connected || was_connected;
+    add(sum, other->counters());
+  }
+  write_stats(sum, connected);
 }
 
 }  // namespace waldo::client

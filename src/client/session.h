@@ -1,7 +1,7 @@
 // The client's end of a session: what a front end calls. No framework header is known here.
 //
-// Runtime: the process-wide table of devices (`cuda:i` -> session, queue) and the one loop thread. Nothing connects
-// before the first use of, or question about, devices.
+// Runtime: a front end's table of devices (`cuda:i` -> session, queue) and its loop thread. Nothing connects before the
+// first use of, or question about, devices.
 // Session: one worker on one host. Queue: one device of it, with its own slots, plans, call numbers, outbox and lock.
 //
 // Recording never waits for the network (but for flow control when megabytes are on their way). Reads, asks and
@@ -264,6 +264,8 @@ struct Options {
 class WALDO_API Runtime {
  public:
   static Runtime& instance();  // never destroyed
+  // For a second front end in this process: a worker has one backend, so each front end has sessions of its own.
+  static Runtime& second();  // never destroyed
   void set_hooks(Hooks hooks);
   void configure(Options options);  // before the first connect; later: ignored
   bool strict() const;              // WALDO_STRICT=1: no device is an error at first use, not a warning
@@ -276,12 +278,12 @@ class WALDO_API Runtime {
   bool connected() const;
   bool in_forked_child() const;  // true in a child of the process that connected
   Counters counters();
-  // Flush and GOODBYE, 1 s at most, then what WALDO_STATS asks for; afterwards every call and deleter is a no-op, and
-  // what would have to wait gives kLost. From `atexit`.
+  // Flush and GOODBYE, 1 s at most; afterwards every call and deleter is a no-op, and what would have to wait gives
+  // kLost. The last of the connected runtimes to end does what WALDO_STATS asks for, for all. From `atexit`.
   void shutdown();
 
  private:
-  Runtime();
+  explicit Runtime(size_t number);
   struct State;
   State* const state_;  // never freed
 };

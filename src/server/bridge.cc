@@ -82,7 +82,7 @@ void carry(int socket) {
 
 }  // namespace
 
-int run_bridge(const std::string& package_dir, bool resumes) {
+int run_bridge(const std::string& package_dir, bool resumes, const std::string& likely) {
   ::signal(SIGPIPE, SIG_IGN);
   auto path = ensure_daemon();
   if (!path.ok()) return fail(path.status().text());
@@ -90,7 +90,11 @@ int run_bridge(const std::string& package_dir, bool resumes) {
   if (!link.ok()) return fail(link.status().text());
   auto banner = ask_info(*path);
   if (!banner.ok()) banner = make_banner(package_dir);
-  if (!resumes) (void)ask_daemon(*path, R"({"want": "prestart"})");  // it loads while the caller's program does
+  if (!resumes) {  // it loads while the caller's program does
+    const char* wish =
+        likely == "tensorflow" ? R"({"want": "prestart", "likely": "tensorflow"})" : R"({"want": "prestart"})";
+    (void)ask_daemon(*path, wish);
+  }
   const std::string hello = kBannerMark + to_json(*banner) + "\n";
   if (!os::write_all(STDOUT_FILENO, as_bytes(hello), far_sides_deadline()).ok()) return 1;
   for (std::string line; line != "go";) {

@@ -7,7 +7,8 @@
 namespace waldo::server {
 
 // Until either side ends; the exit code. Errors go to stderr, as one line the other end shows.
-// `resumes`: the link is for a session that there is, so no worker needs to get ready.
-int run_bridge(const std::string& package_dir, bool resumes = false);
+// `resumes`: the link is for a session that there is, so no worker needs to get ready; else one does, for the front end
+// that is `likely` to ask.
+int run_bridge(const std::string& package_dir, bool resumes = false, const std::string& likely = "torch");
 
 }  // namespace waldo::server

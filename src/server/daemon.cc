@@ -46,6 +46,7 @@ struct Worker {
   os::UniqueFd control;
   SessionId session;      // 0: a spare
   wire::Secret secret{};  // of an adopted one: not known here
+  std::string likely;     // the front end it loaded the libraries for
   std::time_t since = 0;
   nlohmann::json client;  // HELLO's info
 };
@@ -182,22 +183,30 @@ class Daemon {
     for (auto& [pid, worker] : workers_) {
       if (worker.session.raw != 0 && !worker.adopted && worker.secret == hello.secret) return &worker;
     }
+    const auto client = nlohmann::json::parse(hello.info_json, nullptr, /*allow_exceptions=*/false);
+    const std::string frontend = frontend_of(client, "frontend");
     Worker* worker = find_session(SessionId{0});  // the spare
-    if (worker == nullptr) worker = start_worker();
+    if (worker == nullptr || (worker->likely != frontend && options_.backend.empty())) worker = start_worker(frontend);
     if (worker == nullptr) return nullptr;
     os::fill_random(std::as_writable_bytes(std::span(&worker->session.raw, 1)));  // no number of an earlier daemon's
     worker->secret = hello.secret;
     worker->since = std::time(nullptr);
-    worker->client = nlohmann::json::parse(hello.info_json, nullptr, /*allow_exceptions=*/false);
+    worker->client = client;
     return worker;
   }
 
-  Worker* start_worker() {
+  static std::string frontend_of(const nlohmann::json& object, const char* name) {
+    const bool names = object.is_object() && object.contains(name) && object[name].is_string();
+    return names && object[name] == "tensorflow" ? "tensorflow" : "torch";
+  }
+
+  Worker* start_worker(const std::string& likely) {
     auto control = os::make_socketpair();
     if (!control.ok()) return nullptr;
     const os::UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
     os::SpawnOptions options;
-    options.command = {os::executable_path(), "worker", "--control-fd", "3", "--backend", options_.backend};
+    options.command = {os::executable_path(), "worker", "--control-fd", "3", "--likely", likely};
+    if (!options_.backend.empty()) options.command.insert(options.command.end(), {"--backend", options_.backend});
     options.fds = {{0, null.get()}, {1, null.get()}, {3, control->second.get()}};
     options.setenv = {{"WALDO_PACKAGE_DIR", options_.package_dir}};
     auto pid = os::spawn(options);
@@ -208,6 +217,7 @@ class Daemon {
     Worker& worker = workers_[*pid];
     worker.pid = *pid;
     worker.control = std::move(control->first);
+    worker.likely = likely;
     return &worker;
   }
 
@@ -242,7 +252,9 @@ class Daemon {
     } else if (want == "ls") {
       answer(fd, list().dump(-1, ' ', false, Json::error_handler_t::replace));
     } else if (want == "prestart") {
-      if (find_session(SessionId{0}) == nullptr && start_worker() != nullptr) expire_spare();
+      if (find_session(SessionId{0}) == nullptr && start_worker(frontend_of(request, "likely")) != nullptr) {
+        expire_spare();
+      }
       answer(fd, R"({"ok": true})");
     } else if (want == "adopt") {
       return adopt(fd, request);

@@ -7,7 +7,8 @@
 //   {"want": "info"}      the BANNER object (banner.h)
 //   {"want": "ls"}        {"ok": true, "waldo", "host", "pid", "sessions": [{"id", "pid", "program", "frontend",
 //                          "client_pid", "gpus", "since", "rss_bytes"}]}
-//   {"want": "prestart"}  {"ok": true}; a spare worker loads its libraries while the client's program still starts
+//   {"want": "prestart"}  {"ok": true}; a spare worker loads its libraries while the client's program still starts;
+//                          "likely": the front end it will be for, "torch" or "tensorflow"
 //   {"want": "down"}      {"ok": true, "sessions": n}; ends the workers, then itself
 //   {"want": "adopt", "session", "client"}   no answer: a worker whose daemon is gone; from here on this connection is
 //                          what links are handed over on
@@ -24,8 +25,8 @@ namespace waldo::server {
 
 struct DaemonOptions {
   std::chrono::seconds idle{600};
-  int ready_fd = -1;  // gets one byte when the socket listens
-  std::string backend = "torch";
+  int ready_fd = -1;    // gets one byte when the socket listens
+  std::string backend;  // of every worker; "": the one of the front end that asks
   std::string package_dir;
 };
 

@@ -211,6 +211,13 @@ int gpus_of(const std::string& hello_info, int otherwise) {
   return gpus > 0 ? gpus : otherwise;
 }
 
+// The backend for the front end that HELLO names: they have the same names. Who names none is PyTorch's or a test's.
+std::string backend_for(const std::string& hello_info) {
+  const auto info = nlohmann::json::parse(hello_info, nullptr, /*allow_exceptions=*/false);
+  const bool names = info.is_object() && info.contains("frontend") && info["frontend"].is_string();
+  return names && info["frontend"] == "tensorflow" ? "tensorflow" : "torch";
+}
+
 // The memory that HELLO offers, for a worker on a bare link only: its client is on this machine and started it. Null:
 // none was offered, or it cannot be had, and content stays inline.
 std::unique_ptr<channel::SharedChunks> take_up_memory(const WorkerOptions& options, const std::string& hello_info) {
@@ -288,8 +295,12 @@ int run_worker(const WorkerOptions& options) {
   }
   // Never destroyed: the process ends by leave(), with threads still at work.
   auto& greeter = *new Greeter(options);
-  auto make = load_backend(options.package_dir, options.backend);  // overlaps with the client's own start
-  const int gpus = gpus_of(greeter.wait_hello_info(), options.gpus);
+  const std::string likely = options.backend.empty() ? options.likely : options.backend;
+  auto make = load_backend(options.package_dir, likely);  // overlaps with the client's own start
+  const std::string hello_info = greeter.wait_hello_info();
+  const int gpus = gpus_of(hello_info, options.gpus);
+  const std::string wanted = options.backend.empty() ? backend_for(hello_info) : options.backend;
+  if (wanted != likely) make = load_backend(options.package_dir, wanted);
   Result<std::unique_ptr<Backend>> backend = make.ok() ? make_backend(*make, gpus) : make.status();
   Guest guest = greeter.take_guest();
 

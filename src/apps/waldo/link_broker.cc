@@ -48,12 +48,13 @@ LinkBroker::~LinkBroker() {
 }
 
 void LinkBroker::open_ahead(std::function<void(const OpenedLink*, const LinkFailure*)> done) {
-  source_for(settings_.target, settings_.gpus).open([this, done = std::move(done)](LinkSource::Opened opened) {
-    if (const auto* failure = std::get_if<LinkFailure>(&opened)) return done(nullptr, failure);
-    auto& link = std::get<OpenedLink>(opened);
-    done(&link, nullptr);
-    spare_ = std::move(link);
-  });
+  source_for(settings_.target, settings_.gpus, settings_.likely)
+      .open([this, done = std::move(done)](LinkSource::Opened opened) {
+        if (const auto* failure = std::get_if<LinkFailure>(&opened)) return done(nullptr, failure);
+        auto& link = std::get<OpenedLink>(opened);
+        done(&link, nullptr);
+        spare_ = std::move(link);
+      });
 }
 
 void LinkBroker::listen(os::UniqueFd listener) {
@@ -128,19 +129,23 @@ void LinkBroker::lend(int fd, const nlohmann::json& request) {
   }
   const int gpus = number_of(request, "gpus", settings_.gpus);
   const bool again = request.contains("again");
+  std::string likely = text_of(request, "frontend");
+  if (likely != "torch" && likely != "tensorflow") likely = settings_.likely;
   if (const auto hung = links_.find(number_of(request, "hung", 0)); hung != links_.end()) {
     hung->second.first->kill_hung(hung->second.second);
     links_.erase(hung);
   }
   const bool is_ours = target.text == settings_.target.text;
-  if (is_ours && !again && spare_ && is_alive(spare_->fd.get())) {
+  // Over a socket or ssh the worker is chosen when it hears who it is for.
+  const bool fits = likely == settings_.likely || target.kind != Target::Kind::kLocal;
+  if (is_ours && !again && fits && spare_ && is_alive(spare_->fd.get())) {
     OpenedLink opened = std::move(*spare_);
     spare_.reset();
-    return answer(fd, std::move(opened), &source_for(target, gpus));
+    return answer(fd, std::move(opened), &source_for(target, gpus, settings_.likely));
   }
   if (is_ours && !again) spare_.reset();
   ++pending_;
-  LinkSource& source = source_for(target, gpus);
+  LinkSource& source = source_for(target, gpus, likely);
   source.open(
       [this, fd, &source](LinkSource::Opened opened) {
         --pending_;
@@ -181,7 +186,7 @@ void LinkBroker::program_ended() {
 
 void LinkBroker::say_farewell(const Remembered& session) {
   ++farewells_;
-  source_for(session.target, session.gpus)
+  source_for(session.target, session.gpus, settings_.likely)
       .open(
           [this, session](LinkSource::Opened opened) {
             --farewells_;
@@ -192,12 +197,13 @@ void LinkBroker::say_farewell(const Remembered& session) {
           Purpose::kAgain);
 }
 
-LinkSource& LinkBroker::source_for(const Target& target, int gpus) {
-  auto& source = sources_[{target.text, gpus}];
+LinkSource& LinkBroker::source_for(const Target& target, int gpus, const std::string& likely) {
+  auto& source = sources_[{target.text, gpus, likely}];
   if (source == nullptr) {
     LinkSettings settings = settings_;
     settings.target = target;
     settings.gpus = gpus;
+    settings.likely = likely;
     settings.may_prompt = settings_.may_prompt && target.text == settings_.target.text;
     source = std::make_unique<LinkSource>(loop_, settings);
   }

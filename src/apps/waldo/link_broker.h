@@ -1,6 +1,8 @@
 // Lends links to the processes of one program. They ask with one line of JSON and get one back, with a descriptor:
 //
-//   {"want": "link", "target": "lab", "gpus": 2}       target and gpus may be missing: the broker's own
+//   {"want": "link", "target": "lab", "gpus": 2}       target and gpus may be missing: the broker's own; "frontend":
+//   for
+//                                                      whom a worker here is to be ready
 //   {"ok": true, "link": 1}                             the link comes with it (SCM_RIGHTS)
 //   {"ok": false, "exit": 3, "kind": "kDisconnected", "text": "lab: …"}
 //   {"want": "link", …, "again": true, "hung": 1}      for a session that lost its link; link 1 is silent: kill its ssh
@@ -17,6 +19,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "apps/waldo/link_source.h"
@@ -65,13 +68,13 @@ class LinkBroker {
   void end_asker(int fd);
   void say_farewell(const Remembered& session);
   void answer(int fd, LinkSource::Opened opened, LinkSource* source = nullptr);
-  LinkSource& source_for(const Target& target, int gpus);
+  LinkSource& source_for(const Target& target, int gpus, const std::string& likely);
 
   server::PollLoop& loop_;
   const LinkSettings settings_;
   os::UniqueFd listener_;
   std::map<int, Asker> askers_;
-  std::map<std::pair<std::string, int>, std::unique_ptr<LinkSource>> sources_;
+  std::map<std::tuple<std::string, int, std::string>, std::unique_ptr<LinkSource>> sources_;
   std::optional<OpenedLink> spare_;
   std::map<int64_t, std::pair<LinkSource*, pid_t>> links_;  // lent, by their number
   int64_t next_link_ = 1;

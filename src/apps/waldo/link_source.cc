@@ -58,6 +58,7 @@ class LinkSource::SshOpening {
     SshSettings settings = source_.ssh_;
     settings.may_prompt = may_prompt;
     std::vector<std::string> words = {"bridge"};
+    if (source_.settings_.likely != "torch") words.insert(words.end(), {"--likely", source_.settings_.likely});
     if (purpose_ == Purpose::kAgain) {
       words.emplace_back("--resume");
       source_.own_way_ = !source_.own_way_;
@@ -270,7 +271,8 @@ LinkSource::Opened LinkSource::open_local() {
   const os::UniqueFd null = open_null();
   os::SpawnOptions worker;
   worker.command = {
-      os::executable_path(), "worker", "--fd", "3", "--gpus", std::to_string(std::max(1, settings_.gpus))};
+      os::executable_path(), "worker", "--fd", "3", "--gpus", std::to_string(std::max(1, settings_.gpus)), "--likely",
+      settings_.likely};
   worker.fds = {{0, null.get()}, {1, null.get()}, {3, pair->second.get()}};
   worker.setenv = {{"WALDO_PACKAGE_DIR", settings_.package_dir}};
   worker.group = os::ProcessGroup::kNewSession;  // the terminal's Ctrl-C is for the program

@@ -24,9 +24,10 @@ namespace waldo::apps {
 
 struct LinkSettings {
   Target target;
-  int gpus = 0;             // 0: as many as there are; 1 for `local`
-  std::string package_dir;  // where the embedded worker's parts are
-  bool may_prompt = false;  // ssh may use the terminal for the first link
+  int gpus = 0;                  // 0: as many as there are; 1 for `local`
+  std::string package_dir;       // where the embedded worker's parts are
+  bool may_prompt = false;       // ssh may use the terminal for the first link
+  std::string likely = "torch";  // the front end that a worker gets ready for
 };
 
 // kAgain: for a session that lost its link. The way there may be a hung connection that others share: every other

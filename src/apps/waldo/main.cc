@@ -161,6 +161,7 @@ int run_main(std::vector<std::string> words) {
   worker_app->add_option("--fd", worker.link_fd);
   worker_app->add_option("--control-fd", worker.control_fd);
   worker_app->add_option("--backend", worker.backend);
+  worker_app->add_option("--likely", worker.likely);
   worker_app->add_option("--gpus", worker.gpus);
   server::DaemonOptions daemon;
   int64_t idle_seconds = daemon.idle.count();
@@ -171,6 +172,8 @@ int run_main(std::vector<std::string> words) {
   CLI::App* bridge_app = app.add_subcommand("bridge")->group("");
   bool resumes = false;
   bridge_app->add_flag("--resume", resumes);
+  std::string likely = "torch";
+  bridge_app->add_option("--likely", likely);
   BrokerOptions broker;
   CLI::App* broker_app = app.add_subcommand("broker")->group("");
   broker_app->add_option("--target", broker.target);
@@ -215,7 +218,7 @@ int run_main(std::vector<std::string> words) {
     daemon.idle = std::chrono::seconds(idle_seconds);
     return server::run_daemon(daemon);
   }
-  if (bridge_app->parsed()) return server::run_bridge(package_dir, resumes);
+  if (bridge_app->parsed()) return server::run_bridge(package_dir, resumes, likely);
   if (broker_app->parsed()) return run_broker(broker);
   std::printf("%s", app.help().c_str());
   return words.empty() ? kExitUsage : kExitOk;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <sstream>
 
 #include "base/os/process.h"
@@ -73,6 +74,31 @@ std::string nearest(const std::string& word, const std::vector<std::string>& can
     }
   }
   return best;
+}
+
+std::string likely_frontend(const std::vector<std::string>& program) {
+  constexpr size_t kLooksAt = 64u << 10;
+  if (program.empty()) return "torch";
+  std::string text(kLooksAt, ' ');
+  if (program[0] == "-c" && program.size() > 1) {
+    text = program[1];
+  } else {
+    std::ifstream file(program[0], std::ios::binary);
+    file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  }
+  bool tensorflow = false;
+  std::replace(text.begin(), text.end(), ';', '\n');  // of -c
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string verb, module;
+    words >> verb >> module;
+    if (verb != "import" && verb != "from") continue;
+    module = module.substr(0, module.find_first_of(".,"));
+    if (module == "torch") return "torch";
+    tensorflow = tensorflow || module == "tensorflow" || module == "keras";
+  }
+  return tensorflow ? "tensorflow" : "torch";
 }
 
 std::string find_python() {

@@ -14,6 +14,10 @@ std::string find_python();
 // The command to start. kInvalid: nothing to run, or the script is not there; the text says what to try.
 Result<std::vector<std::string>> program_command(const std::vector<std::string>& program);
 
+// "tensorflow" or "torch": what a worker should get ready for, by what the script or code imports. A guess that costs
+// a second when it is wrong.
+std::string likely_frontend(const std::vector<std::string>& program);
+
 // The word of `candidates` that somebody who typed `word` may have meant; "" when none is near.
 std::string nearest(const std::string& word, const std::vector<std::string>& candidates);
 

@@ -45,6 +45,20 @@ TEST_F(ProgramTest, SaysWhatToTry) {
   }
 }
 
+TEST_F(ProgramTest, GuessesTheFrontEndByTheImports) {
+  const auto guess = [&](const char* text) {
+    std::ofstream(folder_ + "/a.py") << text;
+    return likely_frontend({folder_ + "/a.py", "--epochs", "3"});
+  };
+  EXPECT_EQ(guess("import numpy\nimport tensorflow as tf\n"), "tensorflow");
+  EXPECT_EQ(guess("def f():\n    from keras.layers import Dense\n"), "tensorflow");
+  EXPECT_EQ(guess("import torch\nimport tensorflow\n"), "torch");
+  EXPECT_EQ(guess("# import tensorflow\n"), "torch");
+  EXPECT_EQ(likely_frontend({"-c", "import os; import tensorflow as tf"}), "tensorflow");
+  EXPECT_EQ(likely_frontend({"-m", "tensorflow"}), "torch");
+  EXPECT_EQ(likely_frontend({}), "torch");
+}
+
 TEST(Nearest, FindsTypingMistakesOnly) {
   EXPECT_EQ(nearest("rnu", {"run", "ls", "down"}), "run");
   EXPECT_EQ(nearest("dwon", {"run", "ls", "down"}), "down");

@@ -42,11 +42,12 @@ std::string from_environment(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-// "cuda:0", "cuda:0 and cuda:1", "cuda:0 to cuda:3"
-std::string device_names(size_t count) {
-  if (count <= 1) return "cuda:0";
-  const std::string last = "cuda:" + std::to_string(count - 1);
-  return count == 2 ? "cuda:0 and " + last : "cuda:0 to " + last;
+// "cuda:0", "cuda:0 and cuda:1", "cuda:0 to cuda:3"; TensorFlow says /GPU:0
+std::string device_names(const LinkSettings& settings, size_t count) {
+  const std::string kind = settings.likely == "tensorflow" ? "/GPU:" : "cuda:";
+  if (count <= 1) return kind + "0";
+  const std::string last = kind + std::to_string(count - 1);
+  return kind + (count == 2 ? "0 and " : "0 to ") + last;
 }
 
 std::string gigabytes(uint64_t bytes) { return std::to_string((bytes + (1ull << 29)) >> 30) + " GB"; }
@@ -69,10 +70,11 @@ std::string describe(const LinkSettings& settings, const OpenedLink& link, const
     const auto devices = server::probe_devices(settings.package_dir);
     if (devices.empty() || devices[0].kind == "cpu") {
       const size_t count = static_cast<size_t>(std::max(1, settings.gpus));
-      return device_names(count) + (count == 1 ? " is" : " are") +
+      return device_names(settings, count) + (count == 1 ? " is" : " are") +
              " this machine's CPU (embedded worker). For a GPU: waldo run --on HOST " + last_word(program);
     }
-    return "cuda:0 " + devices[0].name + " " + gigabytes(devices[0].total_memory) + " (embedded worker)";
+    return device_names(settings, 1) + " " + devices[0].name + " " + gigabytes(devices[0].total_memory) +
+           " (embedded worker)";
   }
   const auto& devices = link.banner.devices;
   std::string what = "no device";
@@ -80,7 +82,7 @@ std::string describe(const LinkSettings& settings, const OpenedLink& link, const
     const bool poses = devices[0].kind == "cpu";
     const size_t there = poses ? static_cast<size_t>(std::max(1, settings.gpus)) : devices.size();
     const size_t count = settings.gpus > 0 ? std::min<size_t>(there, static_cast<size_t>(settings.gpus)) : there;
-    what = device_names(count) + " " + devices[0].name + (poses ? " (its CPU) " : " ") +
+    what = device_names(settings, count) + " " + devices[0].name + (poses ? " (its CPU) " : " ") +
            gigabytes(devices[0].total_memory);
   }
   return settings.target.text + " · " + what + " · " + milliseconds(link.round_trip);
@@ -277,6 +279,7 @@ int run_program(const RunOptions& options) {
   LinkSettings settings;
   settings.target = target.value();
   settings.gpus = *gpus;
+  settings.likely = likely_frontend(options.program);
   settings.package_dir = server::find_package_dir();
   settings.may_prompt = ::isatty(STDIN_FILENO) == 1 || asks_elsewhere();
   if (settings.package_dir.empty()) {
