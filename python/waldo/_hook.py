@@ -4,6 +4,8 @@
    its CUDA hooks once, at their first use, which is during `import torch`; later would be too late.
 2. `torch.cuda` is looked for (torch/__init__.py imports it): torch._C gets the names that a CPU build lacks.
 3. torch is imported: the few methods of CPU builds that would touch a device pointer are replaced.
+
+And for `import tensorflow`, which loads libwaldo_tensorflow.so by itself when it is told where that lies.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ class Finder:
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if name == "torch":
             return self._torch(path, target)
+        if name == "tensorflow" or name in _AFTER:
+            return self._framework(name, path, target)
         if name == "torch.cuda" and self._ready and "torch" in sys.modules:
             self._guarded(_fill_names)
         return None
@@ -50,6 +54,23 @@ class Finder:
         def exec_module(module: Any) -> None:
             execute(module)
             self._guarded(_after_torch)
+
+        loader.exec_module = exec_module
+        return spec
+
+    def _framework(self, name: str, path: Any, target: Any) -> ModuleSpec | None:
+        spec = _spec_by_others(self, name, path, target)
+        if spec is None or spec.loader is None or spec.origin is None:
+            return spec
+        if name == "tensorflow" and not self._guarded(_before_tensorflow):
+            return spec
+        loader: Any = spec.loader
+        execute = loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            execute(module)
+            if _tensorflow_is_ours:
+                self._guarded(lambda: _AFTER[name](module))
 
         loader.exec_module = exec_module
         return spec
@@ -133,6 +154,53 @@ def _fill_names() -> None:
 
     _start.attach(native.load(_PACKAGE))
     names.fill()
+
+
+_TENSORFLOW_LIBRARY = os.path.join(_PACKAGE, "libwaldo_tensorflow.so")
+_TENSORFLOW_PLUGINS = "TF_PLUGGABLE_DEVICE_LIBRARY_PATH"
+_tensorflow_is_ours = False
+
+
+def _before_tensorflow() -> None:
+    global _tensorflow_is_ours
+    if not os.path.exists(_TENSORFLOW_LIBRARY):
+        if "torch" in sys.modules:  # TensorBoard imports it, if it is there; the program means PyTorch
+            return
+        raise Problem("this Waldo was built without TensorFlow; build it with -DWALDO_TENSORFLOW=ON")
+    if os.environ.get(_TENSORFLOW_PLUGINS):
+        raise Problem(f"{_TENSORFLOW_PLUGINS} names another device already; unset it")
+    os.environ[_TENSORFLOW_PLUGINS] = _TENSORFLOW_LIBRARY
+    _tensorflow_is_ours = True
+
+
+def _after_tensorflow(_module: Any) -> None:
+    import ctypes
+
+    from waldo import _start
+
+    os.environ.pop(_TENSORFLOW_PLUGINS, None)  # for this import alone, not for the program's children
+    library = ctypes.CDLL(_TENSORFLOW_LIBRARY)
+    _start.at_end(library.waldo_tensorflow_shutdown)
+    _start.lost_by(lambda kind: kind.__name__ == "UnavailableError" and library.waldo_tensorflow_lost() == 1)
+
+
+def _after_keras_rnn(module: Any) -> None:
+    from waldo._tf import keras_hooks
+
+    keras_hooks.after_rnn(module)
+
+
+def _after_callback_list(module: Any) -> None:
+    from waldo._tf import keras_hooks
+
+    keras_hooks.after_callback_list(module)
+
+
+_AFTER = {
+    "tensorflow": _after_tensorflow,
+    "keras.src.backend.tensorflow.rnn": _after_keras_rnn,
+    "keras.src.callbacks.callback_list": _after_callback_list,
+}
 
 
 def _after_torch() -> None:

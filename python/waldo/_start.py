@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from waldo import Stats
 
 _installed = False
+_ends: list[Any] = []  # other front ends' last calls
+_lost: list[Any] = []  # … and what says whether an uncaught error is a lost device
 _native: Any = None  # the module _waldo_torch, once torch is imported
 _pid = 0
 
@@ -46,6 +48,16 @@ def attach(native: Any) -> None:
     _native = native
 
 
+def at_end(shut_down: Any) -> None:
+    """Called by the hook: what is to be done when the program ends."""
+    _ends.append(shut_down)
+
+
+def lost_by(asks: Any) -> None:
+    """Called by the hook: `asks(kind)` says whether an uncaught error of that kind means that the device is lost."""
+    _lost.append(asks)
+
+
 def counters() -> Stats:
     if _native is not None:
         return _native.counters()
@@ -56,7 +68,11 @@ def counters() -> Stats:
 
 
 def _at_exit() -> None:
-    if _native is None or os.getpid() != _pid:  # a forked child owns nothing of ours
+    if os.getpid() != _pid:  # a forked child owns nothing of ours
+        return
+    for shut_down in _ends:
+        shut_down()
+    if _native is None:
         return
     _native.shutdown()  # says goodbye, then prints or writes what WALDO_STATS asks for
 
@@ -68,7 +84,8 @@ def _report_lost_devices() -> None:
     def excepthook(kind: type[BaseException], value: BaseException, traceback: Any) -> None:
         from waldo import DeviceLostError
 
-        if issubclass(kind, DeviceLostError) and os.getpid() == _pid:
+        lost = issubclass(kind, DeviceLostError) or any(asks(kind) for asks in _lost)
+        if lost and os.getpid() == _pid:
             with contextlib.suppress(OSError, ValueError, KeyError):
                 os.write(int(os.environ["WALDO_STATUS_FD"]), b"lost\n")
         previous(kind, value, traceback)
