@@ -63,14 +63,18 @@ $(VENV)/.packages: $(VENV)/.torch pyproject.toml scripts/requirements.py
 	@$(PIP) $$($(VENV)/bin/python scripts/requirements.py build examples test lint)
 	@touch $@
 
-# The package, built and installed as `pip install .` does, but in a build folder that stays.
-$(STAMPS)/installed: $(SOURCES) $(STAMPS)/sources.list $(VENV)/.packages
+# $(call install_package,MORE PIP WORDS): built and installed as `pip install .` does, but in a build folder that stays.
+define install_package
 	@echo "building and installing waldo (build folder: $(RELEASE))"
 	@set -o pipefail; CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) \
 	  $(VENV)/bin/python -m pip install -v --disable-pip-version-check --no-build-isolation --no-deps --force-reinstall \
-	  --config-settings=build-dir=$(RELEASE) --config-settings=cmake.define.WALDO_TESTS=ON . 2>&1 \
+	  --config-settings=build-dir=$(RELEASE) --config-settings=cmake.define.WALDO_TESTS=ON $(1) . 2>&1 \
 	  | tee build/install.log | { grep --line-buffered -oE '\[[0-9]+/[0-9]+\] .*' || true; } \
 	  || { grep -A 30 -m 1 -E 'FAILED:|CMake Error|ERROR' build/install.log; echo "all of it: build/install.log"; exit 1; }
+endef
+
+$(STAMPS)/installed: $(SOURCES) $(STAMPS)/sources.list $(VENV)/.packages
+	$(call install_package)
 	@touch $@
 
 .PHONY: venv build
@@ -89,6 +93,22 @@ test: build $(STAMPS)/debian-test  ## build and run every test: C++ (ctest), the
 	ctest --test-dir $(RELEASE) -j $(JOBS) --output-on-failure --no-tests=error
 	$(VENV)/bin/python -m pytest tests/torch $(PYTEST_ARGS)
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+# TensorFlow is an extra of 1.3 GB: `make test` leaves it out, and says so.
+$(VENV)/.tensorflow: $(VENV)/.packages pyproject.toml
+	@echo "installing TensorFlow into $(VENV)"
+	@$(PIP) $$($(VENV)/bin/python scripts/requirements.py tensorflow)
+	@touch $@
+
+$(STAMPS)/installed-tensorflow: $(STAMPS)/installed $(VENV)/.tensorflow
+	$(call install_package,--config-settings=cmake.define.WALDO_TENSORFLOW=ON)
+	@touch $@
+
+.PHONY: tf-test
+tf-test: $(STAMPS)/installed-tensorflow $(STAMPS)/debian-test  ## the same for TensorFlow: installs tensorflow-cpu, builds for it, runs its tests
+	cmake --build $(RELEASE) -j $(JOBS) --target wire_test backend_tensorflow_test
+	ctest --test-dir $(RELEASE) -j $(JOBS) -R 'TfQueue|Tensorflow' --output-on-failure --no-tests=error
+	$(VENV)/bin/python -m pytest tests/tensorflow $(PYTEST_ARGS)
 
 .PHONY: conformance
 conformance: build  ## PyTorch's own tests, all of them, through cuda (build/conformance; run again, it resumes)
