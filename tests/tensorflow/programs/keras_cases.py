@@ -105,7 +105,16 @@ def callbacks_see_every_batch():
     model = keras.Sequential([layers.Dense(4), layers.Dense(1)])
     model.compile(optimizer="adam", loss="mse", metrics=["mae"])
     model.fit(x, x[:, :1], epochs=2, batch_size=16, shuffle=False, verbose=0, callbacks=[Watch()])
-    model.evaluate(x, x[:, :1], verbose=0, callbacks=[keras.callbacks.LambdaCallback(on_test_batch_end=seen.append)])
+    model.evaluate(
+        x,
+        x[:, :1],
+        verbose=0,
+        callbacks=[
+            keras.callbacks.LambdaCallback(
+                on_test_batch_end=lambda batch, logs: seen.append([batch, *sorted(logs.items())])
+            )
+        ],
+    )
     return seen
 
 
