@@ -198,6 +198,32 @@ def test_foreach():
         [torch.randn(3), torch.randn(2, 2), torch.randn(())],
         [torch.rand(3) + 1, torch.rand(2, 2) + 1, torch.rand(()) + 1],
     )
+
+
+def test_foreach_lists_that_no_device_takes_whole():
+    numbers = [torch.tensor(2.0), torch.tensor(-3.0)]
+    check(lambda a: (torch._foreach_mul(a, numbers), torch._foreach_add_(a, numbers)), [torch.randn(3), torch.randn(2)])
+    a, b = torch.randn(3), torch.randn(3)
+    there, here = torch._foreach_add([a.cuda(), b], [b.cuda(), a])
+    assert there.is_cuda and not here.is_cuda
+    same_bits(a + b, there)
+    same_bits(a + b, here)
+    on_0, on_1 = torch._foreach_add([a.cuda(0), a.cuda(1)], 1.0)
+    assert (on_0.device.index, on_1.device.index) == (0, 1)
+    same_bits(a + 1, on_0)
+    same_bits(a + 1, on_1)
+
+
+def test_optimizer_with_its_rate_in_a_tensor():
+    def program(weight):
+        optimizer = torch.optim.Adagrad([weight], lr=torch.tensor(0.1), lr_decay=0.1, foreach=True)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (weight**2).sum().backward()
+            optimizer.step()
+        return weight.detach()
+
+    check(program, torch.randn(4, requires_grad=True))
     many = [torch.randn(i % 5 + 1) for i in range(120)]
     check(lambda a: (torch._foreach_add(a, 1.0), torch._foreach_mul(a, a), torch._foreach_norm(a)), many)
     zeros = torch._foreach_zero_

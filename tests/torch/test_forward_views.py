@@ -223,3 +223,11 @@ def test_channels_last():
         return y, z, y + 1, y.contiguous(), torch.empty_like(y).fill_(0)
 
     check(program, torch.randn(2, 3, 8, 8), torch.randn(4, 3, 3, 3), strides=True)
+
+
+def test_indices_without_dimensions_on_the_cpu():
+    def program(x):
+        x.index_put_([torch.tensor(1)], torch.tensor(7.0))
+        return torch.ops.aten.index(x, [torch.tensor(2)]), torch.ops.aten.index(x, [None, torch.tensor(0)]), x
+
+    check(program, torch.randn(3, 4))

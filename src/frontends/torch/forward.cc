@@ -456,8 +456,9 @@ void apply_resizes(const std::vector<Resize>& resizes, const c10::IValue* argume
 // Index and length tensors that are on the CPU, where CUDA's kernels take them: copied to the device first.
 void upload_arguments(const Operator& op, torch::jit::Stack* stack, c10::DeviceIndex device) {
   c10::IValue* arguments = stack->data() + stack->size() - op.arguments.size();
-  const auto wanted = [](const c10::IValue& value) {
-    return value.isTensor() && value.toTensor().defined() && value.toTensor().is_cpu() && value.toTensor().dim() > 0;
+  const auto wanted = [](const c10::IValue& value, int64_t dims_min) {
+    return value.isTensor() && value.toTensor().defined() && value.toTensor().is_cpu() &&
+           value.toTensor().dim() >= dims_min;  // alone, one without dimensions is a number
   };
   const auto uploaded = [&](const at::Tensor& tensor) {
     at::Tensor there = at::empty_like(tensor, tensor.options().device(c10::Device(c10::DeviceType::CUDA, device)),
@@ -466,12 +467,12 @@ void upload_arguments(const Operator& op, torch::jit::Stack* stack, c10::DeviceI
     return there;
   };
   for (size_t i = 0; i < op.arguments.size(); ++i) {
-    if (wanted(arguments[i])) arguments[i] = uploaded(arguments[i].toTensor());
+    if (wanted(arguments[i], 1)) arguments[i] = uploaded(arguments[i].toTensor());
     if (op.arguments[i] != ArgumentClass::kTensorList || arguments[i].isNone()) continue;
     auto list = arguments[i].toList().copy();
     for (size_t j = 0; j < list.size(); ++j) {
       const c10::IValue element = list.get(j);
-      if (wanted(element)) list.set(j, uploaded(element.toTensor()));
+      if (wanted(element, 0)) list.set(j, uploaded(element.toTensor()));
     }
     arguments[i] = list;
   }
@@ -488,7 +489,9 @@ void forward_with(Plan* plan, const Operator& op, const CallKey& key, Search sea
 void forward_at_depth(const Operator& op, torch::jit::Stack* stack, int depth) {
   auto& guess = g_guesses.place(op.id);
   const CallKey key(op, stack->data() + stack->size() - op.arguments.size());
-  if (key.wants_upload()) [[unlikely]] {
+  if (key.detour() != CallKey::Detour::kNone) [[unlikely]] {
+    if (key.detour() == CallKey::Detour::kOneByOne)
+      return op.one_by_one->callBoxed(op.handle, c10::DispatchKeySet(c10::DispatchKey::CUDA), stack);
     upload_arguments(op, stack, key.device());
     return forward_at_depth(op, stack, depth + 1);
   }

@@ -217,6 +217,8 @@ Operator::Operator(c10::OperatorHandle op) : handle(std::move(op)) {
                           full.find("mv") != std::string::npos || full.find("dot") != std::string::npos ||
                           full.find("rnn") != std::string::npos;
   flags = pointwise ? FlagCheck::kNone : multiplies ? FlagCheck::kAll : FlagCheck::kCheap;
+  if (full.starts_with("aten::_foreach_") && handle.hasComputedKernelForDispatchKey(c10::DispatchKey::CPU))
+    one_by_one = handle.getComputedKernelForDispatchKey(c10::DispatchKey::CPU);
   if (foresight == Foresight::kMeta) meta = snapshotted_meta(handle);
 }
 

@@ -59,6 +59,8 @@ struct Operator {
   bool uploads_cpu_tensors = false;  // CPU tensors with dimensions are allowed and go to the device first (index)
   bool crosses_devices = false;      // its tensors may live on several devices (copy_)
   bool pointwise = false;
+  // Of _foreach_*: an operator for each tensor, for lists that a device cannot take whole (other devices, CPU numbers).
+  std::optional<c10::SafeKernelFunction> one_by_one;
   FlagCheck flags = FlagCheck::kCheap;          // which context flags can change what it computes
   std::optional<c10::SafeKernelFunction> meta;  // see snapshot_meta_kernels()
 

@@ -77,7 +77,7 @@ void add_tensor(wire::Argument& argument, const c10::IValue& value, const CallKe
               limits::tensor_dim_max, " dims are supported");
   const StorageRef* ref = storage_ref(*tensor.unsafeGetTensorImpl());
   if (ref == nullptr) {
-    TORCH_CHECK_NOT_IMPLEMENTED(!in_list, "a CPU tensor in a list of tensors cannot be sent to a Waldo device");
+    TORCH_INTERNAL_ASSERT(!in_list, "a CPU tensor in a list of tensors");  // CallKey took a detour, or threw
     argument.kind = wire::ArgumentKind::kCpuScalar;
     argument.dynamic = true;
     argument.tensors.push_back(describe(tensor, true));

@@ -35,7 +35,7 @@ enum Mark : uint64_t {
   kList,
   kDevice,
   kGenerator,
-  kUpload,  // in no plan's key: such a call is made another first
+  kDetour,  // in no plan's key: such a call is made another first
 };
 constexpr size_t kLinearMax = 16;
 
@@ -161,6 +161,9 @@ template <typename Words>
   if (device_ != ref->device.index()) [[unlikely]] {
     if (device_ < 0) {
       device_ = ref->device.index();
+    } else if (op.one_by_one) {
+      detour_ = Detour::kOneByOne;
+      return words.put(kDetour);
     } else if (!op.crosses_devices) {
       throw_mixed(op, value.toTensor(), argument);
     }
@@ -327,8 +330,12 @@ template <typename Words>
   const at::Tensor& given = value.toTensor();
   if (!given.defined()) return words.put(kNone);
   if (!given.is_cpu() || given.layout() != at::kStrided) throw_mixed(op, given, argument);
+  if (in_list && op.one_by_one) {
+    detour_ = Detour::kOneByOne;
+    return words.put(kDetour);
+  }
   if (in_list) has_mask_ |= given.scalar_type() == at::kBool || given.scalar_type() == at::kByte;
-  if (given.dim() == 0 && !op.written[argument]) {
+  if (given.dim() == 0 && !in_list && !op.written[argument]) {
     const c10::TensorImpl& impl = *given.unsafeGetTensorImpl();
     const uint64_t word = tensor_word(impl, kCpuScalar, shape_of(impl));
     const at::Tensor plain = given.resolve_conj().resolve_neg();
@@ -339,8 +346,8 @@ template <typename Words>
     return words.put(word & ~(uint64_t{8 | 3} << 24));  // neither offset nor lazy bits
   }
   if (!op.uploads_cpu_tensors) throw_mixed(op, given, argument);
-  wants_upload_ = true;
-  return words.put(kUpload);
+  detour_ = Detour::kUpload;
+  return words.put(kDetour);
 }
 
 void CallParts::throw_mixed(const Operator& op, const at::Tensor& tensor, size_t argument) const {

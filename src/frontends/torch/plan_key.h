@@ -37,8 +37,10 @@ class CallParts {
   std::span<const std::byte> scalars() const { return std::as_bytes(scalars_.span()); }
   uint16_t storage_index(const StorageRef* ref) const;  // of one that the walk saw
 
-  // An index tensor on the CPU must be uploaded first; until then the key is that of no plan.
-  bool wants_upload() const { return wants_upload_; }
+  // The call must be made another one first: its index tensors on the CPU uploaded, or its lists' tensors taken one by
+  // one. Until then the key is that of no plan.
+  enum class Detour : uint8_t { kNone, kUpload, kOneByOne };
+  Detour detour() const { return detour_; }
   // A bool or uint8 tensor is in a tensor list: for operators with masks_ask the result's size depends on its content.
   bool has_mask() const { return has_mask_; }
 
@@ -68,7 +70,7 @@ class CallParts {
   InlineVector<StorageRef*, 16> storages_;
   std::vector<uint16_t> buckets_;  // storages_ by hash, once there are more than a few
   c10::DeviceIndex device_ = -1;
-  bool wants_upload_ = false;
+  Detour detour_ = Detour::kNone;
   bool has_mask_ = false;
 };
 

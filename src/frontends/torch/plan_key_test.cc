@@ -248,8 +248,19 @@ TEST_F(PlanKey, AnIndexOnTheCpuIsAnotherCall) {
   here.push_back(at::zeros({2}, at::TensorOptions(at::kLong)));
   const Operator& index = op("aten::index", "Tensor");
   const std::vector<Call> calls = {{&index, {matrix(0), there}}, {&index, {matrix(0), here}}};
-  EXPECT_FALSE(CallKey(index, calls[0].arguments.data()).wants_upload());
-  EXPECT_TRUE(CallKey(index, calls[1].arguments.data()).wants_upload());
+  EXPECT_EQ(CallKey(index, calls[0].arguments.data()).detour(), CallKey::Detour::kNone);
+  EXPECT_EQ(CallKey(index, calls[1].arguments.data()).detour(), CallKey::Detour::kUpload);
+  compare_all(calls, /*all_differ=*/true);
+}
+
+// Goal: lists that no device can take whole are no call of one device, however much they look like one that is.
+TEST_F(PlanKey, ForeachOverSeveralDevicesIsTakenOneByOne) {
+  const std::vector<at::Tensor> mine{matrix(0), matrix(1)}, apart{matrix(0), matrix(8)};
+  const std::vector<at::Tensor> numbers{at::zeros({}), at::zeros({})};
+  const std::vector<Call> calls = {foreach_add(mine, mine), foreach_add(apart, apart), foreach_add(mine, numbers)};
+  EXPECT_EQ(CallKey(*calls[0].op, calls[0].arguments.data()).detour(), CallKey::Detour::kNone);
+  EXPECT_EQ(CallKey(*calls[1].op, calls[1].arguments.data()).detour(), CallKey::Detour::kOneByOne);
+  EXPECT_EQ(CallKey(*calls[2].op, calls[2].arguments.data()).detour(), CallKey::Detour::kOneByOne);
   compare_all(calls, /*all_differ=*/true);
 }
 

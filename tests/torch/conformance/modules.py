@@ -1,15 +1,26 @@
 """Modules of module_db: the same parameters here and there, training and evaluation, output, gradients and buffers."""
 # ruff: noqa: B023 (every function made in a loop is called before the loop goes on)
 
+import contextlib
 import copy
 import inspect
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from . import recurrent
 from .comparing import same
 from .moving import Mover, tensors_of
 from .phases import SEED, Outcome, Tried, cotangents
+from .references import linear_cross_entropy_as_on_cuda
+
+# Modules that CUDA takes apart in another way: within these the CPU does the same.
+AS_ON_CUDA = {
+    "nn.RNN": recurrent.as_on_cuda,
+    "nn.LSTM": recurrent.as_on_cuda,
+    "nn.GRU": recurrent.as_on_cuda,
+    "nn.LinearCrossEntropyLoss": linear_cross_entropy_as_on_cuda,
+}
 
 
 def registry():
@@ -67,7 +78,8 @@ def try_module(info, dtype):
             for module, device in ((here, "cpu"), (there, "cuda:0")):
                 module.train(training)
                 sides.append(Side(module, given.forward_input, device))
-            with sdpa_kernel(SDPBackend.MATH):  # the form that a Waldo device takes; the CPU has a faster one
+            # Attention: the form that a Waldo device takes; the CPU has a faster one.
+            with AS_ON_CUDA.get(info.name, contextlib.nullcontext)(), sdpa_kernel(SDPBackend.MATH):
                 mine = Outcome(sides[0].run)
             outcomes = [mine, Outcome(sides[1].run)]
             tried.outcomes(phase, index, *outcomes, lambda: same(outcomes[0].value, outcomes[1].value))

@@ -3,6 +3,7 @@
 Every entry calls, on CPU tensors, the operators that PyTorch calls on CUDA ones.
 """
 
+import contextlib
 import functools
 import inspect
 import math
@@ -135,8 +136,8 @@ def linear_cross_entropy_of_cuda():
     return original, module
 
 
-@reference("nn.functional.linear_cross_entropy.chunked", "nn.functional.linear_cross_entropy.chunked_none")
-def linear_cross_entropy(*args, **kwargs):
+@contextlib.contextmanager
+def linear_cross_entropy_as_on_cuda():
     """CUDA multiplies narrow floats into wide ones, and has defaults of its own for what it accumulates in."""
     from torch.nn.modules.linear_cross_entropy_options import LinearCrossEntropyOptions
 
@@ -145,10 +146,16 @@ def linear_cross_entropy(*args, **kwargs):
     sys.modules[original.__name__] = module
     LinearCrossEntropyOptions._adjust = lambda self, **given: adjust(self, **given | {"device": torch.device("cuda:0")})
     try:
-        return torch.nn.functional.linear_cross_entropy(*args, **kwargs)
+        yield
     finally:
         LinearCrossEntropyOptions._adjust = adjust
         sys.modules[original.__name__] = original
+
+
+@reference("nn.functional.linear_cross_entropy.chunked", "nn.functional.linear_cross_entropy.chunked_none")
+def linear_cross_entropy(*args, **kwargs):
+    with linear_cross_entropy_as_on_cuda():
+        return torch.nn.functional.linear_cross_entropy(*args, **kwargs)
 
 
 @reference("sparse.mm.reduce")
