@@ -104,16 +104,13 @@ def _load(torch_dir: str) -> None:
     version, cuda = _read_version(torch_dir)
     if not version.startswith(tuple(v + "." for v in _TORCH_VERSIONS)):
         raise Problem(f"PyTorch {version} is not one of {', '.join(_TORCH_VERSIONS)}; install one of these")
-    if cuda is not None:
-        raise Problem(
-            f"this is a CUDA build of PyTorch ({version}), which Waldo cannot take over yet; install the CPU build: "
-            f"pip install torch=={version.split('+')[0]} --index-url https://download.pytorch.org/whl/cpu"
-        )
     # PyTorch's own operators written for a local GPU's compiler would shadow ours.
     os.environ.setdefault("TORCH_DISABLE_NATIVE_JIT", "1")
     import ctypes
 
     try:
+        if cuda is not None:
+            ctypes.CDLL(os.path.join(_PACKAGE, "libwaldo_no_gpu.so"), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(os.path.join(torch_dir, "lib", "libtorch_cpu.so"))  # wherever torch is, ours then finds it
         library = ctypes.CDLL(os.path.join(_PACKAGE, "libwaldo_torch.so"))
     except OSError as error:
@@ -128,10 +125,30 @@ def _load(torch_dir: str) -> None:
             f"Waldo was built for PyTorch {built_for}, but this is {version}; build it again: "
             "pip install --force-reinstall --no-deps waldo-gpu"
         )
+    if cuda is not None:  # its own kernels for a GPU are registered when this is loaded: before ours, which then answer
+        library.waldo_torch_before_cuda()
+        _load_cuda(torch_dir, version)
     library.waldo_torch_register.restype = ctypes.c_char_p
     problem = library.waldo_torch_register(0)
     if problem is not None:
         raise Problem(problem.decode())
+
+
+def _load_cuda(torch_dir: str, version: str) -> None:
+    """libtorch_cuda, as `import torch` would load it. Nothing of it runs: no GPU and no driver is looked for."""
+    import ctypes
+
+    try:
+        ctypes.CDLL(os.path.join(torch_dir, "lib", "libtorch_cuda.so"))
+    except OSError:
+        try:  # torch/__init__.py knows more places for CUDA's libraries; this names them all as needed
+            ctypes.CDLL(os.path.join(torch_dir, "lib", "libtorch_global_deps.so"), mode=ctypes.RTLD_GLOBAL)
+            ctypes.CDLL(os.path.join(torch_dir, "lib", "libtorch_cuda.so"))
+        except OSError as error:
+            raise Problem(
+                f"PyTorch {version} is a CUDA build whose own libraries do not load ({error}); "
+                f"try: pip install --force-reinstall torch=={version.split('+')[0]}"
+            ) from error
 
 
 def _read_version(torch_dir: str) -> tuple[str, str | None]:
@@ -204,7 +221,7 @@ _AFTER = {
 
 
 def _after_torch() -> None:
-    from waldo._torch import compiling, legacy, printing, settings, storage, threads
+    from waldo._torch import compiling, cuda_build, legacy, names, printing, profiling, settings, storage, threads
 
     storage.patch()
     printing.patch()
@@ -212,3 +229,6 @@ def _after_torch() -> None:
     threads.patch()
     settings.patch()
     compiling.patch()
+    profiling.patch()
+    if names.in_cuda_build:
+        cuda_build.after_torch(_PACKAGE)

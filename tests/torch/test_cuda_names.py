@@ -416,3 +416,18 @@ def test_profiler_sees_the_device():
     with torch.profiler.profile(activities=list(torch.profiler.supported_activities())) as profile:
         (torch.ones(4, device="cuda") + 1).sum().item()
     assert any("add" in event.key for event in profile.key_averages())
+
+
+def test_the_profiler_has_the_workers_times():
+    """Goal: by default too, as with a GPU: device times are what the operators took, not what recording them took."""
+    assert torch.profiler.ProfilerActivity.CUDA in torch.profiler.supported_activities()
+    x = torch.randn(400, 400, device="cuda")
+    torch.cuda.synchronize()
+    with torch.profiler.profile() as profile:
+        for _ in range(3):
+            x @ x
+        torch.cuda.synchronize()
+    (products,) = (event for event in profile.key_averages() if event.key == "aten::mm")
+    assert products.count == 3
+    assert products.self_device_time_total > products.self_cpu_time_total > 0
+    assert "CUDA total" in profile.key_averages().table()

@@ -9,6 +9,7 @@ import torch
 from public_names import USES
 
 WORKS_MIN = 0.905  # of all names; raise it when more work
+NEWEST = torch.__version__.startswith("2.13.")  # whose names public_names.py has; older PyTorch has fewer
 
 
 def public(module):
@@ -66,7 +67,10 @@ def outcome(module, name, expression):
 @pytest.mark.parametrize("module", USES)
 def test_no_name_is_left_out(module):
     """Goal: a name that a new PyTorch brings is seen."""
-    assert public(importlib.import_module(module)) == set(USES[module])
+    names = public(importlib.import_module(module))
+    assert names <= set(USES[module])
+    if NEWEST:
+        assert names == set(USES[module])
 
 
 def test_every_name_works_or_says_that_it_does_not(capsys):
@@ -75,6 +79,8 @@ def test_every_name_works_or_says_that_it_does_not(capsys):
     for module, uses in USES.items():
         works[module] = 0
         for name, expression in uses.items():
+            if not NEWEST and not hasattr(importlib.import_module(module), name):
+                continue
             try:
                 if outcome(module, name, expression):
                     works[module] += 1
@@ -82,7 +88,8 @@ def test_every_name_works_or_says_that_it_does_not(capsys):
                     says.append(f"{module}.{name}")
             except AssertionError as error:
                 wrong.append(str(error))
-    total, count = sum(map(len, USES.values())), sum(works.values())
+    count = sum(works.values())
+    total = count + len(says) + len(wrong)
     with capsys.disabled():
         print()
         for module, uses in USES.items():

@@ -11,7 +11,7 @@ import itertools
 import types
 from typing import Any
 
-from waldo._torch import comm, graphs, native, settings, unavailable
+from waldo._torch import comm, cuda_build, graphs, native, settings, unavailable
 from waldo._torch.properties import DeviceProperties, properties_of
 
 # What programs compare with; the devices are reached through operators, whatever the worker's CUDA really is.
@@ -19,20 +19,28 @@ CUDA_VERSION = "12.8"
 CUDNN_VERSION = (9, 7, 1)
 
 
+in_cuda_build = False  # known once torch is there
+
+
 def fill() -> None:
+    global in_cuda_build
     import torch
     from torch import version
 
     core: Any = torch._C
-    for name, value in _names(core).items():
-        if not hasattr(core, name):
+    ours = _names(core)
+    built = in_cuda_build = cuda_build.is_one()
+    for name, value in ours.items():
+        if built or not hasattr(core, name):
             setattr(core, name, value)
+    if built:
+        cuda_build.hide(core, ours)
     core._acceleratorGraph = graphs.CUDAGraph
     core._accelerator_emptyHostCache = _nothing  # nothing pinned is kept when it is freed
     core._has_cuda = True
     core._has_cudnn = True
     core._has_magma = True
-    version.cuda = CUDA_VERSION
+    version.cuda = version.cuda or CUDA_VERSION
 
 
 def _names(core: Any) -> dict[str, Any]:
@@ -55,9 +63,16 @@ def _devices() -> dict[str, Any]:
         module.check_available()
         torch.cuda.default_generators = tuple(module.default_generator(i) for i in range(module.device_count()))
         torch.cuda._get_device_properties = properties_of
+        cuda_build.drop_checks_of_kernels()
 
     def visible_arch_flags() -> None:
         return None  # no kernels are compiled here: nothing to be incompatible with a device
+
+    def compiled_version() -> int:
+        from torch import version
+
+        major, minor = str(version.cuda).split(".")[:2]
+        return int(major) * 1000 + int(minor) * 10
 
     def maybe_exchange_device(device: int) -> int:  # another object: torch.compile has a handler for each of the two
         return module.exchange_device(device)
@@ -73,7 +88,7 @@ def _devices() -> dict[str, Any]:
         "_CudaDeviceProperties": DeviceProperties,
         "_cuda_getArchFlags": visible_arch_flags,
         "_cuda_canDeviceAccessPeer": lambda device, peer: device != peer,
-        "_cuda_getCompiledVersion": lambda: 12080,
+        "_cuda_getCompiledVersion": compiled_version,
         "_cuda_hasPrimaryContext": lambda device: device < module.device_count(),
         "_cuda_ipc_collect": _nothing,
         "_cuda_synchronize": module.synchronize,

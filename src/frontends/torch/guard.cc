@@ -4,6 +4,7 @@
 #include "frontends/torch/device.h"
 #include "frontends/torch/register.h"
 #include "frontends/torch/streams.h"
+#include "frontends/torch/torch_version.h"
 
 namespace waldo::torch_frontend {
 namespace {
@@ -34,7 +35,7 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
   }
   // Every dtype: what a worker's device cannot compute it says itself.
   c10::DeviceCapability getDeviceCapability(c10::Device) const override { return {}; }
-  bool isStreamCapturing(const c10::Stream&) const override { return is_capturing(); }
+  bool isStreamCapturing(const c10::Stream&) const WALDO_GUARD_KNOWS_CAPTURE { return is_capturing(); }
   bool queryStream(const c10::Stream& stream) const override { return query_device(stream.device_index()); }
   void synchronizeStream(const c10::Stream& stream) const override { synchronize_device(stream.device_index()); }
   void synchronizeDevice(const c10::DeviceIndex device) const override { synchronize_device(device); }

@@ -80,6 +80,8 @@ std::unique_ptr<at::CUDAHooksInterface> make_hooks(at::CUDAHooksArgs) { return s
 
 }  // namespace
 
+bool hooks_are_ours() { return dynamic_cast<const Hooks*>(&at::detail::getCUDAHooks()) != nullptr; }
+
 void register_hooks() { at::CUDAHooksRegistry()->Register("CUDAHooks", make_hooks, "Waldo", c10::REGISTRY_PREFERRED); }
 
 }  // namespace waldo::torch_frontend

@@ -10,6 +10,7 @@
 #include <unordered_map>
 
 #include "frontends/torch/op_table.h"
+#include "frontends/torch/takeover.h"
 
 namespace waldo::torch_frontend {
 namespace {
@@ -23,7 +24,7 @@ struct Shared {
 constexpr Shared kShared[] = {
 #define WALDO_OP(name, kind)
 #define WALDO_SHARED(name, cpu, cuda) {name, DispatchKey::cpu, DispatchKey::cuda},
-#include "frontends/torch/op_table_2_13.inc"
+#include "frontends/torch/op_table.inc"
 #undef WALDO_SHARED
 #undef WALDO_OP
 };
@@ -64,7 +65,7 @@ void register_made_of_kernels() {
     const auto handle =
         dispatcher.findSchema({name.substr(0, dot), dot == std::string::npos ? std::string() : name.substr(dot + 1)});
     if (!handle || !handle->hasKernelForDispatchKey(entry.cpu)) continue;
-    if (entry.cuda != DispatchKey::CUDA && handle->hasKernelForDispatchKey(entry.cuda)) continue;
+    if (entry.cuda != DispatchKey::CUDA && has_kernel_but_cudas(*handle, entry.cuda)) continue;
     library_of(entry.cuda)
         .impl(name.substr(6).c_str(),
               torch::CppFunction::makeFromBoxedKernel(c10::BoxedKernel::makeFromFunctor(

@@ -9,7 +9,7 @@
 #include "frontends/torch/kernels_made_of.h"
 
 // The operators on nested tensors whose function for both CPU and CUDA reads values itself. Others that
-// torch.nn.TransformerEncoder needs for a padding mask are shared (op_table_2_13.inc).
+// torch.nn.TransformerEncoder needs for a padding mask are shared (op_table.inc).
 
 namespace waldo::torch_frontend {
 namespace {

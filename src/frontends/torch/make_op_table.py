@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Writes op_table_<major>_<minor>.inc: the operators that the CUDA key forwards, for the torch that is installed here.
+"""Writes op_table.inc: the operators that the CUDA key forwards, of every PyTorch that Waldo is built for.
 
-Reads the native_functions.yaml that torchgen ships inside the torch wheel; needs pyyaml, so it runs on a developer's
-machine and its output is checked in. One line per operator that lists CUDA, itself or through its structured kernel:
+Reads the native_functions.yaml that each torch wheel ships in torchgen/packaged/ATen/native; needs pyyaml, so it runs on a
+developer's machine and its output is checked in. An operator that one PyTorch lacks is left out there when it is registered.
+One line per operator that lists CUDA, itself or through its structured kernel, in any of them:
 
     WALDO_OP("aten::add.Tensor", kPlain)
 
@@ -11,14 +12,12 @@ the plain tensors that such a tensor is made of):
 
     WALDO_SHARED("aten::sin", SparseCPU, SparseCUDA)
 
-Usage: make_op_table.py [OUTPUT_FOLDER]
+Usage: make_op_table.py native_functions.yaml …     (`make torch-matrix` unpacks them under build/torch)
 """
 
-import importlib.metadata
 import pathlib
 import sys
 
-import torchgen
 import yaml
 
 # Sizes of the outputs depend on values, or a value leaves the device: asked every time.
@@ -81,19 +80,24 @@ def shared(entries):
 
 
 def main():
-    source = pathlib.Path(torchgen.__file__).parent / "packaged/ATen/native/native_functions.yaml"
-    major, minor = importlib.metadata.version("torch").split(".")[:2]
-    here = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).parent
-    entries = yaml.safe_load(source.read_text())
-    found, both = sorted(operators(entries)), sorted(shared(entries))
-    lines = [f"// Made by make_op_table.py from torch {major}.{minor}; {len(found)} operators. Do not edit."]
-    lines += [f'WALDO_OP("aten::{name}", {"kAsk" if is_asked else "kPlain"})' for name, is_asked in found]
+    asked, both = {}, set()
+    for source in sys.argv[1:]:
+        entries = yaml.safe_load(pathlib.Path(source).read_text())
+        for name, is_asked in operators(entries):
+            asked[name] = asked.get(name, False) or is_asked
+        both |= set(shared(entries))
+    lines = [
+        f"// Made by make_op_table.py from {len(sys.argv) - 1} versions of PyTorch; {len(asked)} operators. Do not edit."
+    ]
+    lines += [
+        f'WALDO_OP("aten::{name}", {"kAsk" if is_asked else "kPlain"})' for name, is_asked in sorted(asked.items())
+    ]
     lines += ["#ifdef WALDO_SHARED"]
-    lines += [f'WALDO_SHARED("aten::{name}", {cpu}, {cuda})' for name, cpu, cuda in both]
+    lines += [f'WALDO_SHARED("aten::{name}", {cpu}, {cuda})' for name, cpu, cuda in sorted(both)]
     lines += ["#endif"]
-    target = here / f"op_table_{major}_{minor}.inc"
+    target = pathlib.Path(__file__).parent / "op_table.inc"
     target.write_text("\n".join(lines) + "\n")
-    print(f"{target.name}: {len(found)} operators", file=sys.stderr)
+    print(f"{target.name}: {len(asked)} operators", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 #include "frontends/torch/op_table.h"
 
-#include <torch/version.h>
-
 #include <algorithm>
 #include <atomic>
 #include <unordered_map>
@@ -9,12 +7,6 @@
 
 #include "frontends/torch/kernels_made_of.h"
 #include "frontends/torch/register.h"
-
-#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR == 13
-#define WALDO_OP_TABLE "frontends/torch/op_table_2_13.inc"
-#else
-#error "no operator table for this PyTorch: run src/frontends/torch/make_op_table.py with it installed"
-#endif
 
 namespace waldo::torch_frontend {
 namespace {
@@ -30,7 +22,7 @@ constexpr auto kPlain = Listed::kPlain;
 constexpr auto kAsk = Listed::kAsk;
 constexpr ListedOperator kListed[] = {
 #define WALDO_OP(name, kind) {name, kind},
-#include WALDO_OP_TABLE
+#include "frontends/torch/op_table.inc"
 #undef WALDO_OP
 };
 

@@ -71,7 +71,7 @@ struct Operator {
 std::optional<c10::SafeKernelFunction> snapshotted_meta(const c10::OperatorHandle& handle);
 
 // Every operator whose CUDA kernel is the boxed one, in order of their names: those that list CUDA in PyTorch's
-// native_functions.yaml (op_table_*.inc), and all that CompositeExplicitAutogradNonFunctional would decompose.
+// native_functions.yaml (op_table.inc), and all that CompositeExplicitAutogradNonFunctional would decompose.
 // Not among them: those by hand (is_by_hand) and those that stay composite.
 std::vector<c10::OperatorHandle> forwarded_operators();
 

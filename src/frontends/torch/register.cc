@@ -1,6 +1,6 @@
 #include "frontends/torch/register.h"
 
-#include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/util/Exception.h>
 #include <pthread.h>
 #include <torch/version.h>
 
@@ -9,6 +9,7 @@
 
 #include "frontends/torch/device.h"
 #include "frontends/torch/storage.h"
+#include "frontends/torch/takeover.h"
 
 namespace waldo::torch_frontend {
 namespace {
@@ -20,14 +21,22 @@ void in_child() {
   }
 }
 
+// A CUDA build has kernels in the places of ours; that they are replaced is meant.
+class Quiet final : public c10::WarningHandler {
+  void process(const c10::Warning&) override {}
+};
+
 std::string register_all() {
   register_hooks();
   // The hooks object is made once, at its first use: if that was before now, it is not ours and never will be.
-  if (!at::detail::getCUDAHooks().isBuilt()) {
+  if (!hooks_are_ours()) {
     return "torch was loaded before Waldo; import waldo (or start with `waldo run`) before the first `import torch`";
   }
   snapshot_meta_kernels();
+  Quiet quiet;
+  const c10::WarningUtils::WarningHandlerGuard guard(&quiet);
   register_kernels();
+  cover_foreign_kernels();
   register_guard();
   register_allocator();
   register_timer();
@@ -60,3 +69,12 @@ extern "C" const char* waldo_torch_register(int python_torch_loaded) {
 }
 
 extern "C" const char* waldo_torch_built_for() { return TORCH_VERSION; }
+
+extern "C" void waldo_torch_before_cuda() { waldo::torch_frontend::note_kernels_before_cuda(); }
+
+extern "C" const char* waldo_torch_foreign_kernels() {
+  static auto* text = new std::string;
+  text->clear();
+  for (const auto& line : waldo::torch_frontend::foreign_kernels()) *text += line + "\n";
+  return text->c_str();
+}

@@ -47,6 +47,7 @@ bool load_cuda() {
     const auto path = std::filesystem::path(info.dli_fname).parent_path() / "libtorch_cuda.so";
     std::error_code error;
     if (!std::filesystem::exists(path, error)) return false;
+    if (dlopen("libcuda.so.1", RTLD_LAZY) == nullptr) return false;  // no driver: half a gigabyte need not be loaded
     if (dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr) return false;
     if (!c10::impl::hasDeviceGuardImpl(c10::kCUDA)) return false;
     return c10::impl::getDeviceGuardImpl(c10::kCUDA)->deviceCount() > 0;
