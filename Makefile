@@ -134,6 +134,23 @@ cuts: build $(STAMPS)/debian-test  ## 100 cuts and an outage of 60 s in a traini
 soak: build  ## an hour of 20 sessions with kills and cuts at random (SOAK_ARGS="--minutes 10 --sessions 6")
 	PYTHONPATH=tests:tests/e2e $(VENV)/bin/python tests/e2e/soak.py $(SOAK_ARGS)
 
+# --- other versions and builds of PyTorch, and GPUs -------------------------------------------------------------------
+
+GPU_BUNDLE := build/waldo-gpu.tar.gz
+
+.PHONY: torch-matrix cuda-wheel gpu-bundle gpu-check
+torch-matrix: $(VENV)/.packages  ## compile against PyTorch 2.11, 2.12 and 2.13, unpacked into build/torch (MATRIX_ARGS="--versions 2.12.0")
+	nice $(VENV)/bin/python scripts/torch_matrix.py --jobs $(JOBS) $(MATRIX_ARGS) -- $(TORCH_PIP_ARGS)
+
+cuda-wheel: $(STAMPS)/debian-build  ## PyTorch's CUDA build, whole (5 GB, deleted again unless KEEP=1), on a machine without a GPU
+	JOBS=$(JOBS) PYTHON=$(PYTHON) nice scripts/cuda_wheel.sh
+
+gpu-bundle: $(STAMPS)/debian-build $(STAMPS)/debian-test  ## pack what a GPU machine without a registry needs into one small archive
+	$(PYTHON) scripts/gpu_bundle.py $(GPU_BUNDLE)
+
+gpu-check:  ## there: unpack, build, test (GPU_BUNDLE=, PYTHON= with PyTorch and scikit-build-core); without a GPU its CPU poses
+	scripts/gpu_check.sh $(GPU_BUNDLE) build/gpu-check
+
 .PHONY: check asan tsan clang sim fuzz
 check: $(STAMPS)/debian-build  ## the torch-free C++ tests, in minutes from nothing; needs Debian packages only
 	$(call run_preset,check)
@@ -182,4 +199,4 @@ clean:  ## remove build folders and pictures; the .venv stays
 	rm -rf build out
 
 help:
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

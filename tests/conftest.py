@@ -10,15 +10,18 @@ from support import WALDO
 # training step of 20 ms then takes seconds, with and without Waldo. Before any import of torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-TORCH = Path(__file__).parent / "torch"
+OF_THEIR_OWN = {Path(__file__).parent / name for name in ("torch", "gpu", "cuda_wheel")}
 
 
 def pytest_ignore_collect(collection_path, config):
-    """tests/torch asks for Waldo before the first `import torch`: it has a process of its own, `pytest tests/torch`."""
+    """These ask for Waldo before the first `import torch`: each has a process of its own, as `pytest tests/torch`."""
+    if collection_path not in OF_THEIR_OWN:
+        return None
     asked = any(
-        (config.invocation_params.dir / word.split("::")[0]).resolve().is_relative_to(TORCH) for word in config.args
+        (config.invocation_params.dir / word.split("::")[0]).resolve().is_relative_to(collection_path)
+        for word in config.args
     )
-    return True if collection_path == TORCH and not asked else None
+    return None if asked else True
 
 
 @pytest.fixture(scope="session", autouse=True)
