@@ -125,18 +125,7 @@ std::string hello_info(const Options& options, const channel::SharedChunks::Offe
   return info.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
-bool takes_shared_memory(const std::string& info_json) {
-  const auto json = nlohmann::json::parse(info_json, nullptr, /*allow_exceptions=*/false);
-  return json.is_object() && json.contains("shared_memory") && json["shared_memory"] == true;
-}
-
-std::chrono::seconds parse_grace(const std::string& info_json) {
-  const auto json = nlohmann::json::parse(info_json, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object() || !json.contains("grace_s") || !json["grace_s"].is_number_integer()) return {};
-  return std::chrono::seconds(std::clamp<int64_t>(json["grace_s"].get<int64_t>(), 0, limits::grace_seconds_max));
-}
-
-Result<WorkerInfo> parse_worker_info(const std::string& info_json, const std::string& target) {
+Result<WelcomeInfo> parse_welcome_info(const std::string& info_json, const std::string& target) {
   const auto json = nlohmann::json::parse(info_json, nullptr, /*allow_exceptions=*/false);
   const auto bad = [&](const char* what) {
     return Status(StatusKind::kInvalid,
@@ -147,11 +136,11 @@ Result<WorkerInfo> parse_worker_info(const std::string& info_json, const std::st
     const auto found = object.find(name);
     return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
   };
-  WorkerInfo worker;
+  WelcomeInfo welcome;
+  WorkerInfo& worker = welcome.worker;
   worker.target = target;
   worker.backend = text(json, "kind");
   worker.version = text(json, "version");
-  worker.waldo_version = text(json, "waldo");
   worker.json = info_json;
   const auto devices = json.find("devices");
   if (devices == json.end() || !devices->is_array() || devices->size() > limits::queue_count_max) return bad("devices");
@@ -174,7 +163,11 @@ Result<WorkerInfo> parse_worker_info(const std::string& info_json, const std::st
     }
     worker.devices.push_back(std::move(device));
   }
-  return worker;
+  if (const auto found = json.find("grace_s"); found != json.end() && found->is_number_integer()) {
+    welcome.grace = std::chrono::seconds(std::clamp<int64_t>(found->get<int64_t>(), 0, limits::grace_seconds_max));
+  }
+  welcome.shares_memory = json.contains("shared_memory") && json["shared_memory"] == true;
+  return welcome;
 }
 
 }  // namespace waldo::client

@@ -1,6 +1,7 @@
 // The first frames on a link: HELLO from us, WELCOME or REFUSE from the worker. Blocks; any thread; no state.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <string>
 
@@ -25,13 +26,14 @@ Result<Greeting> greet(int fd, const wire::Hello& hello, const std::string& targ
 // What HELLO says of this process. `shared`: with a descriptor, memory that a worker on this machine may take up.
 std::string hello_info(const Options& options, const channel::SharedChunks::Offer& shared = {});
 
-// WELCOME's info: did it?
-bool takes_shared_memory(const std::string& info_json);
+// What WELCOME says.
+struct WelcomeInfo {
+  WorkerInfo worker;              // and its devices
+  std::chrono::seconds grace{0};  // how long the worker keeps the session of a client that lost its link; 0: not at all
+  bool shares_memory = false;     // it took up what HELLO offered
+};
 
-// WELCOME's info: how long the worker keeps the session of a client that lost its link; 0: it ends with its link.
-std::chrono::seconds parse_grace(const std::string& info_json);
-
-// What WELCOME says of the worker and its devices. kInvalid when that is not what a worker says.
-Result<WorkerInfo> parse_worker_info(const std::string& info_json, const std::string& target);
+// kInvalid when that is not what a worker says.
+Result<WelcomeInfo> parse_welcome_info(const std::string& info_json, const std::string& target);
 
 }  // namespace waldo::client

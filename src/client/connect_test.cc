@@ -114,15 +114,17 @@ TEST_F(Greet, EndsWhenTheUserAsksTo) {
 }
 
 TEST(WorkerInfo, IsParsed) {
-  const auto worker = parse_worker_info(
-      R"({"kind": "torch", "version": "2.13.0", "waldo": "0.1.0", "devices": [{"name": "H200", "kind": "cuda",
+  const auto welcome = parse_welcome_info(
+      R"({"kind": "torch", "version": "2.13.0", "grace_s": 900, "shared_memory": true, "devices": [{"name": "H200", "kind": "cuda",
           "total_memory": 141000000000, "capability": [9, 0], "multi_processor_count": 132}]})",
       "lab");
-  ASSERT_TRUE(worker.ok());
+  ASSERT_TRUE(welcome.ok());
+  EXPECT_EQ(welcome->grace.count(), 900);
+  EXPECT_TRUE(welcome->shares_memory);
+  const WorkerInfo* const worker = &welcome->worker;
   EXPECT_EQ(worker->target, "lab");
   EXPECT_EQ(worker->backend, "torch");
   EXPECT_EQ(worker->version, "2.13.0");
-  EXPECT_EQ(worker->waldo_version, "0.1.0");
   ASSERT_EQ(worker->devices.size(), 1u);
   EXPECT_EQ(worker->devices[0].name, "H200");
   EXPECT_EQ(worker->devices[0].total_memory, 141'000'000'000u);
@@ -132,10 +134,14 @@ TEST(WorkerInfo, IsParsed) {
 
 TEST(WorkerInfo, NonsenseIsRefused) {
   for (const char* info : {"", "[]", "{}", R"({"devices": 3})", R"({"devices": ["x"]})"}) {
-    EXPECT_EQ(parse_worker_info(info, "lab").status().kind(), StatusKind::kInvalid) << info;
+    EXPECT_EQ(parse_welcome_info(info, "lab").status().kind(), StatusKind::kInvalid) << info;
   }
-  EXPECT_TRUE(
-      parse_worker_info(R"({"devices": [{"name": 3, "capability": ["a"], "total_memory": "big"}]})", "lab").ok());
+  const auto odd = parse_welcome_info(
+      R"({"devices": [{"name": 3, "capability": ["a"], "total_memory": "big"}], "grace_s": "long", "shared_memory": 1})",
+      "lab");
+  ASSERT_TRUE(odd.ok());
+  EXPECT_EQ(odd->grace.count(), 0);
+  EXPECT_FALSE(odd->shares_memory);
 }
 
 }  // namespace

@@ -157,24 +157,23 @@ Status Runtime::State::connect_once(const Options& options) {
   auto first = dialer->dial_first(hello, interrupted);
   if (!first.ok()) return first.status();
   const wire::Welcome& welcome = first->greeting.welcome;
-  auto worker = parse_worker_info(welcome.info_json, options.target);
-  if (!worker.ok()) return worker.status();
-  const std::chrono::seconds grace = parse_grace(welcome.info_json);
+  auto info = parse_welcome_info(welcome.info_json, options.target);
+  if (!info.ok()) return info.status();
 
   if (loop == nullptr) loop = new channel::Loop();  // lives as long as the process
-  const LinkLoss loss = grace.count() > 0 ? LinkLoss::kKeepsSession : LinkLoss::kEndsSession;
-  auto session = std::make_unique<SessionCore>(*loop, waits, std::move(*worker), loss);
+  const LinkLoss loss = info->grace.count() > 0 ? LinkLoss::kKeepsSession : LinkLoss::kEndsSession;
+  auto session = std::make_unique<SessionCore>(*loop, waits, std::move(info->worker), loss);
   if (loss == LinkLoss::kKeepsSession) {
     dialer->remember(welcome.session, hello.secret);
     ReconnectSettings settings;
     settings.target = options.target;
-    settings.grace = grace;
+    settings.grace = info->grace;
     settings.hello = hello;
     settings.hello.session = welcome.session;
     std::memcpy(&settings.seed, hello.secret.data(), sizeof settings.seed);
     session->come_back_with(std::move(dialer), std::move(settings), ContactBanner::standard_error());
   }
-  if (shared.ok() && takes_shared_memory(welcome.info_json)) {
+  if (shared.ok() && info->shares_memory) {
     (*shared)->taken_up();
     session->share(std::move(*shared));
   }

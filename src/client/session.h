@@ -49,7 +49,6 @@ struct WorkerInfo {
   std::string target;   // "local", "lab", "unix:…"
   std::string backend;  // "torch"
   std::string version;  // the backend's, e.g. "2.13.0"
-  std::string waldo_version;
   std::vector<DeviceInfo> devices;
   std::string json;  // all of it, as the worker said it
 };

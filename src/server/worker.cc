@@ -22,6 +22,7 @@
 #include "server/doorman.h"
 #include "server/session.h"
 #include "server/state_dir.h"
+#include "server/wishes.h"
 #include "wire/limits.h"
 #include "wire/messages.h"
 #include "wire/version.h"
@@ -72,16 +73,6 @@ bool link_is_closed(int fd) {
   char byte;
   const ssize_t got = ::recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
   return got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR);
-}
-
-constexpr std::chrono::seconds kGraceDefault = 15min;
-
-// What HELLO asks for, within the limit; a worker on a bare link has nobody who would bring it another.
-std::chrono::seconds grace_of(const WorkerOptions& options, const std::string& hello_info) {
-  if (options.control_fd < 0) return 0s;
-  const auto info = nlohmann::json::parse(hello_info, nullptr, /*allow_exceptions=*/false);
-  if (!info.is_object() || !info.contains("grace_s") || !info["grace_s"].is_number_integer()) return kGraceDefault;
-  return std::chrono::seconds(std::clamp<int64_t>(info["grace_s"].get<int64_t>(), 1, limits::grace_seconds_max));
 }
 
 // Everything a link needs to be the session's: the HELLO checked, WELCOME said, the channel given it.
@@ -204,34 +195,8 @@ class Greeter {
   std::thread thread_;
 };
 
-int gpus_of(const std::string& hello_info, int otherwise) {
-  const auto info = nlohmann::json::parse(hello_info, nullptr, /*allow_exceptions=*/false);
-  if (!info.is_object() || !info.contains("gpus") || !info["gpus"].is_number_integer()) return otherwise;
-  const int gpus = info["gpus"].get<int>();
-  return gpus > 0 ? gpus : otherwise;
-}
-
-// The backend for the front end that HELLO names: they have the same names. Who names none is PyTorch's or a test's.
-std::string backend_for(const std::string& hello_info) {
-  const auto info = nlohmann::json::parse(hello_info, nullptr, /*allow_exceptions=*/false);
-  const bool names = info.is_object() && info.contains("frontend") && info["frontend"].is_string();
-  return names && info["frontend"] == "tensorflow" ? "tensorflow" : "torch";
-}
-
-// The memory that HELLO offers, for a worker on a bare link only: its client is on this machine and started it. Null:
-// none was offered, or it cannot be had, and content stays inline.
-std::unique_ptr<channel::SharedChunks> take_up_memory(const WorkerOptions& options, const std::string& hello_info) {
-  const auto info = nlohmann::json::parse(hello_info, nullptr, /*allow_exceptions=*/false);
-  if (options.control_fd >= 0 || !info.is_object() || !info.contains("shared_memory")) return nullptr;
-  const auto& offered = info["shared_memory"];
-  const auto number = [](const nlohmann::json& object, const char* name) {
-    return object.is_object() && object.contains(name) && object[name].is_number_integer() ? object[name].get<int64_t>()
-                                                                                           : int64_t{-1};
-  };
-  channel::SharedChunks::Offer offer;
-  offer.pid = static_cast<int>(number(info, "pid"));
-  offer.fd = static_cast<int>(number(offered, "fd"));
-  offer.bytes = static_cast<uint64_t>(number(offered, "bytes"));
+// The memory that HELLO offers. Null: it cannot be had, and content stays inline.
+std::unique_ptr<channel::SharedChunks> take_up_memory(const channel::SharedChunks::Offer& offer) {
   auto shared = channel::SharedChunks::take_up(offer);
   if (shared.ok()) return std::move(*shared);
   log_info("worker: content stays inline: {}", shared.status().text());
@@ -297,9 +262,9 @@ int run_worker(const WorkerOptions& options) {
   auto& greeter = *new Greeter(options);
   const std::string likely = options.backend.empty() ? options.likely : options.backend;
   auto make = load_backend(options.package_dir, likely);  // overlaps with the client's own start
-  const std::string hello_info = greeter.wait_hello_info();
-  const int gpus = gpus_of(hello_info, options.gpus);
-  const std::string wanted = options.backend.empty() ? backend_for(hello_info) : options.backend;
+  const Wishes wishes = parse_wishes(greeter.wait_hello_info());
+  const int gpus = wishes.gpus > 0 ? wishes.gpus : options.gpus;
+  const std::string wanted = options.backend.empty() ? wishes.backend : options.backend;
   if (wanted != likely) make = load_backend(options.package_dir, wanted);
   Result<std::unique_ptr<Backend>> backend = make.ok() ? make_backend(*make, gpus) : make.status();
   Guest guest = greeter.take_guest();
@@ -320,9 +285,11 @@ int run_worker(const WorkerOptions& options) {
   if (!session.ok())
     refuse_and_leave(guest, StatusKind::kInternal, 1, "the worker cannot start: " + session.status().text());
 
-  const auto grace = grace_of(options, guest.hello.info_json);
+  // On a bare link the client is on this machine and started this worker; nobody would bring it another link.
+  const bool bare = options.control_fd < 0;
+  const auto grace = bare ? 0s : wishes.grace;
   (*session)->keep_for(grace);
-  auto shared = take_up_memory(options, guest.hello.info_json);
+  auto shared = bare && wishes.shared_memory ? take_up_memory(*wishes.shared_memory) : nullptr;
   const bool shares = shared != nullptr;
   (*session)->share(std::move(shared));
   say_goodbye_when_told(**session);
