@@ -101,6 +101,8 @@ def _load(torch_dir: str) -> None:
     gpus = os.environ.get("WALDO_GPUS") or "1"
     if not (gpus.isascii() and gpus.isdecimal() and int(gpus) <= GPUS_MAX):
         raise Problem(f'WALDO_GPUS is "{gpus}"; try a number from 1 to {GPUS_MAX}')
+    if memory := os.environ.get("WALDO_MEMORY"):
+        os.environ["WALDO_MEMORY"] = str(_bytes(memory))
     version, cuda = _read_version(torch_dir)
     if not version.startswith(tuple(v + "." for v in _TORCH_VERSIONS)):
         raise Problem(f"PyTorch {version} is not one of {', '.join(_TORCH_VERSIONS)}; install one of these")
@@ -132,6 +134,14 @@ def _load(torch_dir: str) -> None:
     problem = library.waldo_torch_register(0)
     if problem is not None:
         raise Problem(problem.decode())
+
+
+def _bytes(text: str) -> int:
+    """WALDO_MEMORY: a number of bytes, or as 4GiB."""
+    parts = re.fullmatch(r"([1-9][0-9]{0,15})(?:([KMGT])(?:i?B)?|B)?", text, re.ASCII | re.IGNORECASE)
+    if parts is None:
+        raise Problem(f'WALDO_MEMORY is "{text}"; try a size, such as 4GiB')
+    return int(parts.group(1)) << (10 * " KMGT".index((parts.group(2) or " ").upper()))
 
 
 def _load_cuda(torch_dir: str, version: str) -> None:

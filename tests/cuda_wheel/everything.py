@@ -68,6 +68,7 @@ storage = torch.UntypedStorage(8, device="cuda")
 storage.fill_(3)
 storage.resize_(16)
 assert storage.tolist()[:8] == [3] * 8
+assert torch.from_dlpack(torch.arange(3, device="cuda")).tolist() == [0, 1, 2]
 torch.cuda.FloatTensor([1, 2])
 
 graph = torch.cuda.CUDAGraph()

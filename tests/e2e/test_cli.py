@@ -98,6 +98,7 @@ def test_help_has_examples(words):
         (["run"], "Try: waldo run train.py"),
         (["run", "--gpu", "2", "x.py"], "Did you mean --gpus?"),
         (["run", "--gpus", "0", "-c", "1"], "--gpus"),
+        (["run", "--memory", "4 apples", "-c", "1"], "--memory"),
         (["run", "--gpus", "many", "-c", "1"], "--gpus"),
         (["run", "-m"], "module"),
         (["run", "-c"], "code"),
@@ -412,3 +413,42 @@ def test_what_could_not_be_printed_is_said(words, state):
         environment = clean_environment(XDG_STATE_HOME=state)
         ran = subprocess.run([WALDO, *words], stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
     assert "No space left on device" in one_line(ran, 1)
+
+
+FULL = """
+import torch
+x = torch.ones(1000, device="cuda")
+for size in (63 << 20, 65 << 20):
+    try:
+        torch.empty(size, dtype=torch.uint8, device="cuda:1")
+        print("fits")
+    except torch.OutOfMemoryError as error:
+        print(error)
+model = torch.nn.Linear(1000, 2000, device="cuda")  # 8 MB, and as much for its gradient
+optimizer = torch.optim.Adam(model.parameters())
+before = [p.clone() for p in model.parameters()]
+try:
+    for _ in range(9):
+        model(torch.ones(2000, 1000, device="cuda").expand(2000, 1000)).sum().backward()
+        kept = [*before, *(p.grad.clone() for p in model.parameters())]
+        before = [*before, *kept]
+        optimizer.step()
+except torch.OutOfMemoryError as error:
+    print("later:", "64.00 MiB" in str(error))
+print(x.sum().item(), torch.cuda.get_device_properties(0).total_memory >> 20, torch.cuda.mem_get_info()[1] >> 20)
+"""
+
+
+def test_memory_of_a_device_is_what_is_said():
+    """Goal: --memory is each device's size: told, kept, and its end is torch.OutOfMemoryError with the sizes, at the line."""
+    ran = waldo_run("-c", FULL, options=["--gpus", "2", "--memory", "64MiB"]).ok()
+    lines = ran.stdout.splitlines()
+    assert lines[0] == "fits"
+    assert "GPU 1 has a total capacity of 64.00 MiB" in lines[1]
+    assert lines[2] == "later: True"
+    assert lines[3] == "1000.0 64 64"
+
+
+def test_memory_that_is_no_size_is_said():
+    ran = waldo_run("-c", "import torch; print(torch.cuda.device_count())", WALDO_MEMORY="much").ok()
+    assert 'WALDO_MEMORY is "much"; try a size, such as 4GiB' in ran.stderr

@@ -147,3 +147,31 @@ def test_waits_name_the_line():
     places = {(place["file"], place["line"]) for place in waldo.stats()["waits_at"]}
     line = next(i for i, text in enumerate(open(__file__), 1) if text.strip() == "x.item()")
     assert (__file__, line) in places
+
+
+@pytest.mark.parametrize("view", ["x", "x[1:]", "x.t()", "x[:, 2]", "x[:0]", "x[1, 1]"])
+def test_dlpack_gives_the_same_memory(view):
+    """Goal: out through DLPack and in again is another name for the same memory on the worker, as on a GPU."""
+    x = torch.arange(12.0, device="cuda").reshape(3, 4)
+    there = eval(view, {"x": x})
+    back = torch.from_dlpack(there)
+    assert (back.shape, back.stride(), back.device, back.dtype) == (
+        there.shape,
+        there.stride(),
+        there.device,
+        there.dtype,
+    )
+    assert back.data_ptr() == there.data_ptr()
+    back.add_(100)
+    assert torch.equal(back.cpu(), there.cpu())
+    assert (x.cpu() >= 100).sum() == there.numel()
+    capsule = torch.utils.dlpack.to_dlpack(there)
+    del x
+    assert torch.equal(torch.utils.dlpack.from_dlpack(capsule).cpu(), there.cpu())
+    with pytest.raises(RuntimeError, match=r"consume|used|once"):
+        torch.utils.dlpack.from_dlpack(capsule)
+
+
+def test_dlpack_of_the_cpu_is_torchs_own():
+    x = torch.arange(3.0)
+    assert torch.from_dlpack(x).data_ptr() == x.data_ptr()

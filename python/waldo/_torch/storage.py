@@ -17,6 +17,13 @@ def patch() -> None:
     storage.__new__ = staticmethod(_new_for(storage.__new__))
     for name, ours in _METHODS.items():
         setattr(storage, name, _on_cuda(getattr(storage, name), ours))
+    from_dlpack = torch._C._from_dlpack
+
+    def from_dlpack_of_any(capsule: Any) -> Any:
+        ours = native.get().from_dlpack(capsule)
+        return from_dlpack(capsule) if ours is None else ours
+
+    torch._C._from_dlpack = from_dlpack_of_any
 
 
 def _new_for(original: Any) -> Any:

@@ -12,6 +12,7 @@ void complain(const std::string& text);
 struct RunOptions {
   std::string on;             // "": WALDO_ON, else local
   int gpus = 0;               // 0: WALDO_GPUS, else as many as there are
+  uint64_t memory_bytes = 0;  // 0: WALDO_MEMORY, else all that a device has
   int64_t grace_seconds = 0;  // 0: WALDO_GRACE, else the worker's default
   bool stats = false;
   std::string stats_file;  // "": a table on stderr

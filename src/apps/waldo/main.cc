@@ -29,7 +29,7 @@ namespace {
 std::vector<std::string> take_program(std::vector<std::string>& words) {
   const auto run = std::ranges::find_if(words, [](const std::string& word) { return !word.starts_with("-"); });
   if (run == words.end() || *run != "run") return {};
-  const std::vector<std::string> with_value = {"--on", "--gpus", "--grace"};
+  const std::vector<std::string> with_value = {"--on", "--gpus", "--grace", "--memory"};
   auto at = run + 1;
   while (at != words.end() && at->starts_with("-") && *at != "-m" && *at != "-c" && *at != "--" && *at != "-") {
     const bool takes_next = std::ranges::find(with_value, *at) != with_value.end() && at + 1 != words.end();
@@ -118,6 +118,12 @@ int run_main(std::vector<std::string> words) {
   run_app->add_option("--gpus", run.gpus, "how many devices (default: $WALDO_GPUS, else as many as there are)")
       ->type_name("N")
       ->check(CLI::Range(1, static_cast<int>(limits::queue_count_max)));
+  run_app
+      ->add_option("--memory", run.memory_bytes,
+                   "how much memory each device has, such as 4GiB (default: $WALDO_MEMORY, else all of it)")
+      ->type_name("SIZE")
+      ->transform(CLI::AsSizeValue(false))
+      ->check(CLI::PositiveNumber);
   run_app
       ->add_option("--grace", run.grace_seconds,
                    "how long the host keeps the session when the connection is lost (default: $WALDO_GRACE, else 15m)")

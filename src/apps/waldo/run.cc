@@ -156,6 +156,7 @@ class Run {
                     {"WALDO_PACKAGE_DIR", settings_.package_dir},
                     {"WALDO_STATUS_FD", std::to_string(kStatusFd)}};
     if (options_.grace_seconds > 0) child.setenv.emplace_back("WALDO_GRACE", std::to_string(options_.grace_seconds));
+    if (options_.memory_bytes > 0) child.setenv.emplace_back("WALDO_MEMORY", std::to_string(options_.memory_bytes));
     if (settings_.gpus > 0) child.setenv.emplace_back("WALDO_GPUS", std::to_string(settings_.gpus));
     if (options_.stats) {
       // Absolute, because the program may change its folder.

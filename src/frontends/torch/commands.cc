@@ -1,9 +1,12 @@
 #include "frontends/torch/commands.h"
 
+#include <algorithm>
+
 #include "frontends/torch/bridge.h"
 #include "frontends/torch/device.h"
 #include "frontends/torch/errors.h"
 #include "frontends/torch/memory_info.h"
+#include "frontends/torch/storage.h"
 
 namespace waldo::torch_frontend {
 
@@ -31,6 +34,12 @@ MemoryInfo memory_info(c10::DeviceIndex device) {
   if (answer.ints.size() >= 2) {
     info.free = static_cast<uint64_t>(answer.ints[0]);
     info.total = static_cast<uint64_t>(answer.ints[1]);
+    const uint64_t allowed = memory_of(device_info(device));
+    if (allowed < info.total) {  // the rest of the device is not this program's
+      const auto used = static_cast<uint64_t>(memory_stats(resolve_device(device)).bytes[0].current);
+      info.total = allowed;
+      info.free = std::min(info.free, allowed > used ? allowed - used : 0);
+    }
   }
   return info;
 }

@@ -3,6 +3,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <mutex>
 
 #include "frontends/torch/bridge.h"
@@ -68,6 +69,15 @@ void unchecked_set_device(c10::DeviceIndex device) noexcept {
   if (device >= 0 && device < kDevicesMax) t_current_device = device;
 }
 
+uint64_t memory_of(const client::DeviceInfo& device) {
+  static const uint64_t most = [] {
+    const char* text = std::getenv("WALDO_MEMORY");  // in bytes; _hook.py has looked at it
+    return text == nullptr ? 0 : std::strtoull(text, nullptr, 10);
+  }();
+  if (most == 0) return device.total_memory;
+  return device.total_memory == 0 ? most : std::min(device.total_memory, most);
+}
+
 c10::DeviceIndex resolve_device(c10::DeviceIndex device) {
   if (device < 0) return t_current_device;
   if (!opened(device)) check_ordinal(device);
@@ -89,7 +99,7 @@ client::Queue& open_queue_slow(c10::DeviceIndex device) {
   if (entry.load(std::memory_order_relaxed) == nullptr) {
     const auto& info = (*queue)->session().worker().devices;
     const size_t place = (*queue)->id().raw;
-    if (place < info.size()) set_memory_limit(index, info[place].total_memory);
+    if (place < info.size()) set_memory_limit(index, memory_of(info[place]));
     (*queue)->on_released(&release_storage_ref);
     entry.store(*queue, std::memory_order_release);
   }

@@ -43,6 +43,8 @@ inline client::Queue& queue_for(c10::Device device) {
 
 // Connects. The reference lives for ever.
 WALDO_TORCH_API const client::DeviceInfo& device_info(c10::DeviceIndex device);
+// What of the device this program may use: all of it, or $WALDO_MEMORY (`waldo run --memory`).
+WALDO_TORCH_API uint64_t memory_of(const client::DeviceInfo& device);
 WALDO_TORCH_API bool opened(c10::DeviceIndex device) noexcept;  // has queue_for() connected it?
 
 // Waits until everything recorded for the device has ended.

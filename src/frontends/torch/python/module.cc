@@ -15,6 +15,7 @@
 #include "frontends/torch/layers.h"
 #include "frontends/torch/memory_info.h"
 #include "frontends/torch/pinned.h"
+#include "frontends/torch/python/dlpack.h"
 #include "frontends/torch/python/interpreter.h"
 #include "frontends/torch/python/stream_event.h"
 #include "frontends/torch/storage.h"
@@ -71,7 +72,7 @@ void define_devices(py::module_& module) {
     py::dict facts;
     facts["name"] = info->name;
     facts["kind"] = info->kind;
-    facts["total_memory"] = info->total_memory;
+    facts["total_memory"] = memory_of(*info);
     facts["major"] = info->capability_major;
     facts["minor"] = info->capability_minor;
     facts["multi_processor_count"] = info->multi_processor_count;
@@ -185,6 +186,7 @@ void define_session(py::module_& module) {
     }
     return result;
   });
+  module.def("from_dlpack", &from_dlpack);
   module.def(
       "shutdown",
       [] {
