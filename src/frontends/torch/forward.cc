@@ -423,7 +423,7 @@ Plan* make_plan(const Operator& op, const c10::IValue* arguments, const CallKey&
   const auto reads = static_cast<uint16_t>(key.storages().size());
   const bool asks_always = op.foresight == Foresight::kAsk || (op.masks_ask && key.has_mask());
   std::optional<Foretold> told;
-  if (!asks_always && op.foresight == Foresight::kMeta) told = foretell(op, arguments, key);
+  if (!asks_always) told = foretell(op, arguments, key);
   if (told && !told->resizes.empty()) {
     auto* plan = new Plan();
     plan->mode = Plan::Mode::kResize;

@@ -194,12 +194,14 @@ class MetaCall {
 std::optional<Foretold> foretell(const Operator& op, const c10::IValue* arguments, const CallKey& key) {
   Foretold told;
   if (const Rule rule = rule_for(op.name())) {
-    if (rule(arguments, &told.outputs)) {
+    RuleOutputs outputs(&told);
+    if (rule(arguments, outputs)) {
       count_layer(op.name(), Layer::kRule);
       return told;
     }
-    told.outputs.clear();
+    told = {};
   }
+  if (op.foresight == Foresight::kLearn) return std::nullopt;
   if (op.meta) {
     try {
       MetaCall call(op, arguments, key);

@@ -1,5 +1,6 @@
-// What the commonest operators make for which PyTorch has no C++ Meta kernel, as rules of our own. A rule that is wrong
-// for a worker costs one conform (the worker lays its output out as foretold, and the plan is asked for from then on).
+// What the commonest operators make for which PyTorch has no C++ Meta kernel, as rules of our own: a loop whose shapes
+// change at every step asks nothing (tests/torch/test_changing_shapes.py). A rule that is wrong in a layout costs one
+// conform (the worker lays its output out as foretold, and the plan is asked for from then on); sizes must be right.
 #pragma once
 
 #include <ATen/core/ivalue.h>
@@ -8,11 +9,9 @@
 #include <vector>
 
 #include "frontends/torch/plan.h"
+#include "frontends/torch/rule_outputs.h"
 
 namespace waldo::torch_frontend {
-
-// False: this call is not simple enough for the rule.
-using Rule = bool (*)(const c10::IValue* arguments, std::vector<OutputPlan>* outputs);
 
 // Null when there is none for this operator ("aten::convolution").
 Rule rule_for(std::string_view op);
