@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 __version__ = "0.1.0"
 __all__: Sequence[str] = ["DeviceLostError", "Stats", "WaitPlace", "__version__", "connect", "stats"]
@@ -84,3 +85,10 @@ def stats() -> Stats:
     from waldo import _start
 
     return _start.counters()
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext waldo`: the magics `%waldo up HOST`, `%waldo stats` and `%%waldo HOST`."""
+    from waldo import _magics
+
+    _magics.register(shell)
