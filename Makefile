@@ -110,6 +110,20 @@ tf-test: $(STAMPS)/installed-tensorflow $(STAMPS)/debian-test  ## the same for T
 	ctest --test-dir $(RELEASE) -j $(JOBS) -R 'TfQueue|Tensorflow' --output-on-failure --no-tests=error
 	$(VENV)/bin/python -m pytest tests/tensorflow $(PYTEST_ARGS)
 
+# The libraries of tests/libraries, beside the very PyTorch that is there.
+$(VENV)/.libraries: $(VENV)/.packages pyproject.toml
+	@echo "installing libraries into $(VENV)"
+	@$(VENV)/bin/python -m pip freeze | grep '^torch==' > build/torch.txt
+	@$(PIP) -c build/torch.txt $$($(VENV)/bin/python scripts/requirements.py libraries)
+	@touch $@
+
+.PHONY: test-libraries
+test-libraries: export OMP_WAIT_POLICY := passive
+test-libraries: build $(VENV)/.libraries  ## transformers, lightning, accelerate, ... unmodified: installs them, runs tests/libraries, writes docs/libraries.md
+	@rm -f build/libraries.json
+	WALDO_LIBRARIES=all WALDO_LIBRARIES_JSON=build/libraries.json $(VENV)/bin/python -m pytest tests/libraries $(PYTEST_ARGS); ended=$$?; \
+	  $(VENV)/bin/python tests/libraries/libraries.py build/libraries.json > docs/libraries.md; grep '^|' docs/libraries.md; exit $$ended
+
 .PHONY: conformance
 conformance: build  ## PyTorch's own tests, all of them, through cuda (build/conformance; run again, it resumes)
 	PYTHONPATH=tests/torch $(VENV)/bin/python -m conformance --suites op,module,optim --shards 2 --processes $(JOBS) $(CONFORMANCE_ARGS)
@@ -199,4 +213,4 @@ clean:  ## remove build folders and pictures; the .venv stays
 	rm -rf build out
 
 help:
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
