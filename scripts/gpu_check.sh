@@ -20,6 +20,8 @@ site=$("$folder/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path(
 "$python" -c 'import sys; print("\n".join(p for p in sys.path if p.endswith("-packages")))' >"$site/below.pth"
 pip() { "$python" -m pip --python "$folder/venv/bin/python" --disable-pip-version-check -q "$@"; }
 pip install --no-index --no-deps third_party/wheels/*.whl
+# The worker looks for PyTorch beside the package, as pip installs them.
+ln -sfn "$("$python" -c 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])')" "$site/torch"
 "$folder/venv/bin/python" -c 'import torch; print("torch", torch.__version__, "· CUDA", torch.version.cuda, "· GPUs", torch.cuda.device_count())'
 
 echo "building"
