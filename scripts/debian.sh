@@ -7,7 +7,7 @@
 set -euo pipefail
 
 build="g++ cmake ninja-build ccache libasio-dev libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libxxhash-dev
-  libzstd-dev libseccomp-dev libgtest-dev libgmock-dev"
+  libzstd-dev libseccomp-dev libgloo-dev libgtest-dev libgmock-dev"
 python=""
 test="openssh-client openssh-server valgrind procps googletest"
 lint="clang-format-14"

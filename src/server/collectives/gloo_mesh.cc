@@ -1,0 +1,379 @@
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <gloo/allgather.h>
+#include <gloo/allgatherv.h>
+#include <gloo/allreduce.h>
+#include <gloo/alltoallv.h>
+#include <gloo/barrier.h>
+#include <gloo/broadcast.h>
+#include <gloo/context.h>
+#include <gloo/gather.h>
+#include <gloo/reduce.h>
+#include <gloo/scatter.h>
+#include <gloo/transport/context.h>
+#include <gloo/transport/device.h>
+#include <gloo/transport/pair.h>
+#include <gloo/transport/tcp/device.h>
+#include <netinet/in.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <mutex>
+
+#include "server/collectives/mesh.h"
+
+// Gloo, whose pairs the worker makes itself: addresses came through the clients (Gloo's own rendezvous would want a
+// store that every worker can reach).
+
+namespace waldo::server {
+namespace {
+
+using gloo::transport::UnboundBuffer;
+
+Status disconnected(std::string text) { return Status(StatusKind::kDisconnected, std::move(text)); }
+
+// Gloo's texts begin with the file and line they were written in.
+std::string plain(std::string text) {
+  const size_t end = text.find("] ");
+  return text.starts_with('[') && end != std::string::npos ? text.substr(end + 2) : text;
+}
+
+// Which machine this is, so that two that only listen to themselves are told apart.
+std::string this_machine() {
+  char name[256] = {};
+  ::gethostname(name, sizeof(name) - 1);
+  std::string boot;
+  std::ifstream("/proc/sys/kernel/random/boot_id") >> boot;
+  return fmt::format("{} {}", name, boot);
+}
+
+bool is_loopback(const std::string& socket_address) {
+  sockaddr_storage storage{};
+  if (socket_address.size() < sizeof(storage)) return false;
+  std::memcpy(&storage, socket_address.data(), sizeof(storage));
+  if (storage.ss_family == AF_INET) {
+    sockaddr_in ip;
+    std::memcpy(&ip, &storage, sizeof(ip));
+    return (ntohl(ip.sin_addr.s_addr) >> 24) == 127;
+  }
+  if (storage.ss_family != AF_INET6) return false;
+  sockaddr_in6 ip;
+  std::memcpy(&ip, &storage, sizeof(ip));
+  return IN6_IS_ADDR_LOOPBACK(&ip.sin6_addr);
+}
+
+class Context : public gloo::Context {
+ public:
+  Context(int rank, int size, std::shared_ptr<gloo::transport::Device> device, Milliseconds timeout)
+      : gloo::Context(rank, size) {
+    device_ = std::move(device);
+    transportContext_ = device_->createContext(rank, size);
+    setTimeout(timeout);
+    transportContext_->setTimeout(timeout);
+    for (int peer = 0; peer < size; ++peer) {
+      if (peer != rank) transportContext_->createPair(peer);
+    }
+  }
+};
+
+template <size_t kBytes>
+struct Element {
+  char bytes[kBytes];
+};
+
+class GlooMesh final : public Mesh {
+ public:
+  explicit GlooMesh(const MeshOptions& options) : options_(options), machine_(this_machine()) {
+    gloo::transport::tcp::attr where(options.address.c_str());
+    device_ = gloo::transport::tcp::CreateDevice(where);
+    context_ = std::make_shared<Context>(options.rank, options.size, device_, options.timeout);
+    for (int peer = 0; peer < options.size; ++peer) {
+      const std::vector<char> mine =
+          peer == options.rank ? std::vector<char>() : context_->getPair(peer)->address().bytes();
+      addresses_.push_back(machine_ + "\n" + std::string(mine.begin(), mine.end()));
+    }
+  }
+
+  std::vector<std::string> addresses() override { return addresses_; }
+
+  Status connect(const std::vector<std::string>& addresses) override {
+    if (addresses.size() != addresses_.size())
+      return Status(StatusKind::kInvalid, "not one address for each rank of the group");
+    const bool stays_here = options_.address.starts_with("127.") || options_.address == "::1";
+    return guarded([&]() -> Status {
+      for (int peer = 0; peer < options_.size; ++peer) {
+        if (peer == options_.rank) continue;
+        const std::string& given = addresses[static_cast<size_t>(peer)];
+        const size_t line = given.find('\n');
+        if (line == std::string::npos) return Status(StatusKind::kInvalid, "a rank's address is malformed");
+        const std::string machine = given.substr(0, line), socket_address = given.substr(line + 1);
+        if (socket_address.size() != addresses_[static_cast<size_t>(peer)].size() - machine_.size() - 1)
+          return Status(StatusKind::kInvalid, "a rank's address is malformed");
+        const bool loopback = is_loopback(socket_address);
+        if (machine != machine_ && (loopback || stays_here)) {
+          return disconnected(fmt::format(
+              "the workers of ranks {} and {} are on different hosts ({}; {}), and collectives are allowed "
+              "on loopback only. On each host, start `waldo daemon --collective-net ADDRESS` (or set "
+              "WALDO_COLLECTIVE_NET), an address of its own that the others reach",
+              options_.rank, peer, machine_.substr(0, machine_.find(' ')), machine.substr(0, machine.find(' '))));
+        }
+        if (stays_here && !loopback)
+          return Status(StatusKind::kInvalid, "a rank's address is not on loopback, and no other is allowed");
+        context_->getPair(peer)->connect(std::vector<char>(socket_address.begin(), socket_address.end()));
+      }
+      return {};
+    });
+  }
+
+  Status allreduce(void* data, const Reduction& reduction, Milliseconds timeout) override {
+    if (options_.size == 1) return {};
+    return guarded([&]() -> Status {
+      gloo::AllreduceOptions options(context_);
+      options.setReduceFunction(reduction.function);
+      set_elements(reduction,
+                   [&](auto* unit) { options.setOutput(static_cast<decltype(unit)>(data), reduction.elements); });
+      options.setTag(next_tag_++);
+      options.setTimeout(timeout);
+      gloo::allreduce(options);
+      return {};
+    });
+  }
+
+  Status reduce(void* data, const Reduction& reduction, int root, Milliseconds timeout) override {
+    if (options_.size == 1) return {};
+    return guarded([&]() -> Status {
+      gloo::ReduceOptions options(context_);
+      options.setReduceFunction(reduction.function);
+      set_elements(reduction,
+                   [&](auto* unit) { options.setOutput(static_cast<decltype(unit)>(data), reduction.elements); });
+      options.setRoot(root);
+      options.setTag(next_tag_++);
+      options.setTimeout(timeout);
+      gloo::reduce(options);
+      return {};
+    });
+  }
+
+  Status broadcast(void* data, size_t bytes, int root, Milliseconds timeout) override {
+    if (options_.size == 1) return {};
+    return guarded([&]() -> Status {
+      gloo::BroadcastOptions options(context_);
+      options.setOutput(static_cast<char*>(data), bytes);
+      options.setRoot(root);
+      options.setTag(next_tag_++);
+      options.setTimeout(timeout);
+      gloo::broadcast(options);
+      return {};
+    });
+  }
+
+  Status allgather(const void* in, void* out, const std::vector<size_t>& bytes_of_rank, Milliseconds timeout) override {
+    const size_t mine = bytes_of_rank[static_cast<size_t>(options_.rank)];
+    if (options_.size == 1) return copy(out, in, mine);
+    return guarded([&]() -> Status {
+      gloo::AllgathervOptions options(context_);
+      options.setInput(static_cast<char*>(const_cast<void*>(in)), mine);
+      options.setOutput(static_cast<char*>(out), bytes_of_rank);
+      options.setTag(next_tag_++);
+      options.setTimeout(timeout);
+      gloo::allgatherv(options);
+      return {};
+    });
+  }
+
+  Status gather(const void* in, size_t bytes, void* out, int root, Milliseconds timeout) override {
+    if (options_.size == 1) return copy(out, in, bytes);
+    return guarded([&]() -> Status {
+      gloo::GatherOptions options(context_);
+      options.setInput(static_cast<char*>(const_cast<void*>(in)), bytes);
+      if (root == options_.rank) options.setOutput(static_cast<char*>(out), bytes * static_cast<size_t>(options_.size));
+      options.setRoot(root);
+      options.setTag(next_tag_++);
+      options.setTimeout(timeout);
+      gloo::gather(options);
+      return {};
+    });
+  }
+
+  Status scatter(const std::vector<const void*>& in, void* out, size_t bytes, int root, Milliseconds timeout) override {
+    if (options_.size == 1) return copy(out, in[0], bytes);
+    return guarded([&]() -> Status {
+      gloo::ScatterOptions options(context_);
+      if (root == options_.rank) {
+        std::vector<char*> parts;
+        for (const void* part : in) parts.push_back(static_cast<char*>(const_cast<void*>(part)));
+        options.setInputs(parts, bytes);
+      }
+      options.setOutput(static_cast<char*>(out), bytes);
+      options.setRoot(root);
+      options.setTag(next_tag_++);
+      options.setTimeout(timeout);
+      gloo::scatter(options);
+      return {};
+    });
+  }
+
+  Status alltoall(const void* in, const std::vector<int64_t>& in_bytes, void* out,
+                  const std::vector<int64_t>& out_bytes, Milliseconds timeout) override {
+    if (options_.size == 1) return copy(out, in, static_cast<size_t>(in_bytes[0]));
+    return guarded([&]() -> Status {
+      gloo::AlltoallvOptions options(context_);
+      options.setInput(static_cast<char*>(const_cast<void*>(in)), in_bytes);
+      options.setOutput(static_cast<char*>(out), out_bytes);
+      options.setTag(next_tag_++);
+      options.setTimeout(timeout);
+      gloo::alltoallv(options);
+      return {};
+    });
+  }
+
+  Status barrier(Milliseconds timeout) override {
+    if (options_.size == 1) return {};
+    return guarded([&]() -> Status {
+      gloo::BarrierOptions options(context_);
+      options.setTag(next_tag_++);
+      options.setTimeout(timeout);
+      gloo::barrier(options);
+      return {};
+    });
+  }
+
+  std::unique_ptr<Transfer> post_send(const void* data, size_t bytes, int peer, uint32_t tag) override {
+    auto transfer = std::make_unique<Sending>(*this);
+    transfer->bytes = bytes;
+    transfer->posted = guarded([&]() -> Status {
+      transfer->header = context_->createUnboundBuffer(&transfer->bytes, sizeof(transfer->bytes));
+      transfer->header->send(peer, header_slot(tag));
+      if (bytes == 0) return {};
+      transfer->payload = context_->createUnboundBuffer(const_cast<void*>(data), bytes);
+      transfer->payload->send(peer, header_slot(tag) + 1);
+      return {};
+    });
+    return transfer;
+  }
+
+  std::unique_ptr<Transfer> post_receive(void* data, size_t bytes, int peer, uint32_t tag) override {
+    auto transfer = std::make_unique<Receiving>(*this);
+    transfer->data = data;
+    transfer->bytes = bytes;
+    transfer->peer = peer;
+    transfer->slot = header_slot(tag);
+    transfer->posted = guarded([&]() -> Status {
+      transfer->header = context_->createUnboundBuffer(&transfer->arriving, sizeof(transfer->arriving));
+      transfer->header->recv(peer, transfer->slot);
+      return {};
+    });
+    return transfer;
+  }
+
+  void close() override {
+    if (closed_.exchange(true)) return;
+    try {
+      context_->closeConnections();
+    } catch (const std::exception&) {  // they are closed as far as they can be
+    }
+  }
+
+ private:
+  // The size goes first, so that a message that does not fit is an error and no overrun; then the message itself.
+  struct Sending final : Transfer {
+    explicit Sending(GlooMesh& of) : mesh(of) {}
+    Status wait(Milliseconds timeout) override {
+      WALDO_TRY(posted);
+      return mesh.guarded([&]() -> Status {
+        if (!header->waitSend(timeout)) return disconnected("the send was given up");
+        if (payload && !payload->waitSend(timeout)) return disconnected("the send was given up");
+        return {};
+      });
+    }
+    GlooMesh& mesh;
+    Status posted;
+    uint64_t bytes = 0;
+    std::unique_ptr<UnboundBuffer> header, payload;
+  };
+  struct Receiving final : Transfer {
+    explicit Receiving(GlooMesh& of) : mesh(of) {}
+    Status wait(Milliseconds timeout) override {
+      WALDO_TRY(posted);
+      return mesh.guarded([&]() -> Status {
+        if (!header->waitRecv(timeout)) return disconnected("the receive was given up");
+        if (arriving != bytes) {
+          return disconnected(fmt::format("rank {} sent {} bytes, but rank {} receives a tensor of {}", peer, arriving,
+                                          mesh.options_.rank, bytes));
+        }
+        if (bytes == 0) return {};
+        payload = mesh.context_->createUnboundBuffer(data, bytes);
+        payload->recv(peer, slot + 1);
+        return payload->waitRecv(timeout) ? Status() : disconnected("the receive was given up");
+      });
+    }
+    GlooMesh& mesh;
+    Status posted;
+    void* data = nullptr;
+    uint64_t bytes = 0, arriving = 0;
+    int peer = 0;
+    uint64_t slot = 0;
+    std::unique_ptr<UnboundBuffer> header, payload;
+  };
+
+  // Collectives' slots have a prefix in their highest byte, which is never 0.
+  static uint64_t header_slot(uint32_t tag) { return uint64_t{tag} << 1; }
+
+  static Status copy(void* out, const void* in, size_t bytes) {
+    if (bytes != 0) std::memmove(out, in, bytes);
+    return {};
+  }
+
+  template <typename Use>
+  static void set_elements(const Reduction& reduction, const Use& use) {
+    switch (reduction.element_bytes) {
+      case 1:
+        return use(static_cast<Element<1>*>(nullptr));
+      case 2:
+        return use(static_cast<Element<2>*>(nullptr));
+      case 4:
+        return use(static_cast<Element<4>*>(nullptr));
+      default:
+        return use(static_cast<Element<8>*>(nullptr));
+    }
+  }
+
+  // Whatever fails closes the mesh: every other rank's collective then fails too, at once.
+  template <typename Body>
+  Status guarded(Body&& body) noexcept {
+    Status status;
+    try {
+      status = closed_ ? disconnected("the group was closed after a failure") : body();
+    } catch (const std::exception& error) {
+      status = disconnected(plain(error.what()));
+    } catch (...) {
+      status = disconnected("an exception that is none");
+    }
+    if (!status.ok()) close();
+    return status;
+  }
+
+  const MeshOptions options_;
+  const std::string machine_;
+  std::shared_ptr<gloo::transport::Device> device_;
+  std::shared_ptr<Context> context_;
+  std::vector<std::string> addresses_;
+  uint32_t next_tag_ = 1;
+  std::atomic<bool> closed_{false};
+};
+
+}  // namespace
+}  // namespace waldo::server
+
+extern "C" __attribute__((visibility("default"))) waldo::server::Mesh* waldo_make_mesh(
+    const waldo::server::MeshOptions& options, std::string* error) {
+  try {
+    return new waldo::server::GlooMesh(options);
+  } catch (const std::exception& failure) {
+    *error = waldo::server::plain(failure.what());
+  }
+  return nullptr;
+}

@@ -1,0 +1,126 @@
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <thread>
+
+#include "server/collectives/load_mesh.h"
+
+namespace waldo::server {
+namespace {
+
+using namespace std::chrono_literals;
+
+void add(void* out, const void* a, const void* b, size_t elements) {
+  for (size_t i = 0; i < elements; ++i)
+    static_cast<float*>(out)[i] = static_cast<const float*>(a)[i] + static_cast<const float*>(b)[i];
+}
+
+// `size` meshes in this process that know each other's addresses.
+std::vector<std::unique_ptr<Mesh>> made(int size, Milliseconds timeout = 5s) {
+  std::vector<std::unique_ptr<Mesh>> meshes;
+  for (int rank = 0; rank < size; ++rank) {
+    auto mesh = make_mesh({.rank = rank, .size = size, .address = "127.0.0.1", .timeout = timeout});
+    EXPECT_TRUE(mesh.ok()) << mesh.status().to_string();
+    meshes.push_back(std::move(*mesh));
+  }
+  return meshes;
+}
+
+std::vector<std::string> addresses_for(const std::vector<std::unique_ptr<Mesh>>& meshes, size_t rank) {
+  std::vector<std::string> found;
+  for (const auto& mesh : meshes) found.push_back(mesh->addresses()[rank]);
+  return found;
+}
+
+// Runs `body` for each rank on a thread of its own.
+template <typename Body>
+void on_each(std::vector<std::unique_ptr<Mesh>>& meshes, const Body& body) {
+  std::vector<std::thread> threads;
+  for (size_t rank = 0; rank < meshes.size(); ++rank)
+    threads.emplace_back([&, rank] { body(*meshes[rank], static_cast<int>(rank)); });
+  for (auto& thread : threads) thread.join();
+}
+
+std::vector<std::unique_ptr<Mesh>> connected(int size, Milliseconds timeout = 5s) {
+  auto meshes = made(size, timeout);
+  on_each(meshes, [&](Mesh& mesh, int rank) {
+    const Status status = mesh.connect(addresses_for(meshes, static_cast<size_t>(rank)));
+    EXPECT_TRUE(status.ok()) << status.to_string();
+  });
+  return meshes;
+}
+
+// Goal: three ranks get the same sum, and each other's parts of other sizes.
+TEST(Mesh, ReducesAndGathers) {
+  auto meshes = connected(3);
+  on_each(meshes, [](Mesh& mesh, int rank) {
+    std::vector<float> values(1000, static_cast<float>(rank + 1));
+    EXPECT_TRUE(mesh.allreduce(values.data(), {values.size(), sizeof(float), &add}, 5s).ok());
+    EXPECT_EQ(values, std::vector<float>(1000, 6.0f));
+
+    const std::string mine(static_cast<size_t>(rank + 1), static_cast<char>('a' + rank));
+    std::string all(6, '?');
+    EXPECT_TRUE(mesh.allgather(mine.data(), all.data(), {1, 2, 3}, 5s).ok());
+    EXPECT_EQ(all, "abbccc");
+    EXPECT_TRUE(mesh.barrier(5s).ok());
+  });
+}
+
+// Goal: a message that is not what the receiver expects is an error on both sides, and nothing is overrun.
+TEST(Mesh, RefusesAMessageOfAnotherSize) {
+  auto meshes = connected(2, 2s);
+  on_each(meshes, [](Mesh& mesh, int rank) {
+    std::vector<char> large(64, 'x'), small(8, '.');
+    auto transfer = rank == 0 ? mesh.post_send(large.data(), large.size(), 1, 0)
+                              : mesh.post_receive(small.data(), small.size(), 0, 0);
+    const Status status = transfer->wait(2s);
+    EXPECT_FALSE(status.ok());
+    if (rank == 1) {
+      EXPECT_NE(status.text().find("64 bytes"), std::string::npos) << status.text();
+    }
+    EXPECT_EQ(small, std::vector<char>(8, '.'));
+  });
+}
+
+// Goal: when one rank goes, the others' collective fails long before its time is up.
+TEST(Mesh, ARankThatGoesFailsTheOthers) {
+  auto meshes = connected(3, 60s);
+  const auto begin = std::chrono::steady_clock::now();
+  on_each(meshes, [](Mesh& mesh, int rank) {
+    if (rank == 2) return mesh.close();
+    std::vector<float> values(10, 1.0f);
+    EXPECT_FALSE(mesh.allreduce(values.data(), {values.size(), sizeof(float), &add}, 60s).ok());
+  });
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 20s);
+}
+
+// Goal: a rank that never comes is an error when the time is up.
+TEST(Mesh, ARankThatNeverComesIsATimeout) {
+  auto meshes = connected(2, 200ms);
+  std::vector<float> values(10, 1.0f);
+  EXPECT_FALSE(meshes[0]->allreduce(values.data(), {values.size(), sizeof(float), &add}, 200ms).ok());
+}
+
+// Goal: a client cannot make its worker connect to wherever it likes.
+TEST(Mesh, RefusesAddressesOutsideThisMachine) {
+  auto meshes = made(2);
+  auto addresses = addresses_for(meshes, 0);
+  const size_t socket_address = addresses[1].find('\n') + 1;
+  std::string elsewhere = addresses[1];
+  elsewhere[socket_address + 4] = 10;  // 10.0.0.1
+  const Status refused = meshes[0]->connect({addresses[0], elsewhere});
+  EXPECT_NE(refused.text().find("not on loopback"), std::string::npos) << refused.text();
+  EXPECT_FALSE(meshes[1]->connect({"", "x"}).ok());
+}
+
+// Goal: workers on two hosts that may use loopback only say so, and what to do.
+TEST(Mesh, NamesTheOptionForOtherHosts) {
+  auto meshes = made(2);
+  auto addresses = addresses_for(meshes, 0);
+  addresses[1] = "other boot-id" + addresses[1].substr(addresses[1].find('\n'));
+  const Status refused = meshes[0]->connect(addresses);
+  EXPECT_NE(refused.text().find("--collective-net"), std::string::npos) << refused.text();
+}
+
+}  // namespace
+}  // namespace waldo::server
