@@ -3,6 +3,8 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
+#include <cstdlib>
+
 #include <nlohmann/json.hpp>
 
 namespace waldo::server {
@@ -24,6 +26,9 @@ Result<MakeBackend> load_backend(const std::string& package_dir, const std::stri
 
 Result<std::unique_ptr<Backend>> make_backend(MakeBackend make, int gpus) {
   nlohmann::json options = {{"gpus", gpus}};
+  // Said by who owns this host, never by a client: where collectives may listen (docs/design/0003-collectives.md).
+  if (const char* net = std::getenv("WALDO_COLLECTIVE_NET"); net != nullptr && *net != 0)
+    options["collective_net"] = net;
   std::string error;
   std::unique_ptr<Backend> backend(make(options.dump().c_str(), &error));
   if (backend == nullptr) return Status(StatusKind::kInternal, "start the backend: " + error);

@@ -313,7 +313,7 @@ Result<Command> decode_command(std::span<const std::byte> bytes) {
   Command command;
   if (reader.get<uint8_t>("layout") != kCommandLayout) reader.fail("layout");
   command.kind = static_cast<CommandKind>(reader.get<uint8_t>("command kind"));
-  if (command.kind < CommandKind::kSeed || command.kind > CommandKind::kCopyGenerator) reader.fail("command kind");
+  if (command.kind < CommandKind::kSeed || command.kind > CommandKind::kAbortGroup) reader.fail("command kind");
   command.generator = reader.get<uint32_t>("generator");
   command.value = reader.get<uint64_t>("value");
   command.ints = get_values<int64_t>(reader, "ints");

@@ -145,6 +145,11 @@ enum class CommandKind : uint8_t {
   kEmptyCache = 7,
   kSetFlags = 8,       // at::globalContext() flags as bits in `value` (see ContextFlag), above them the threads
   kCopyGenerator = 9,  // `generator` becomes a copy of generator number `value` (graphsafe state, clone)
+  // Groups of ranks (wire/collectives.h); `generator` is the client's number for the group.
+  kOpenGroup = 10,   // ints {rank, size, timeout in ms}; report: `bytes`, where each other rank finds this worker
+  kJoinGroup = 11,   // `bytes`: of each rank, where this one finds its worker; connects, without a wait
+  kLeaveGroup = 12,  // after what was recorded has ended, at most `value` ms; report
+  kAbortGroup = 13,  // at once: collectives that wait fail
 };
 enum class ContextFlag : uint64_t {
   kDeterministic = 1 << 0,
@@ -182,6 +187,7 @@ enum class ErrorClass : uint16_t {
   kNotImplemented = 5,
   kLinAlg = 6,
   kAccelerator = 7,
+  kDistBackend = 8,  // a collective: torch.distributed.DistBackendError
 };
 
 }  // namespace waldo::wire

@@ -175,6 +175,8 @@ int run_main(std::vector<std::string> words) {
   daemon_app->add_option("--idle", idle_seconds)->check(CLI::Range(1, 1'000'000));
   daemon_app->add_option("--ready-fd", daemon.ready_fd);
   daemon_app->add_option("--backend", daemon.backend);
+  std::string collective_net;
+  daemon_app->add_option("--collective-net", collective_net);
   CLI::App* bridge_app = app.add_subcommand("bridge")->group("");
   bool resumes = false;
   bridge_app->add_flag("--resume", resumes);
@@ -220,6 +222,8 @@ int run_main(std::vector<std::string> words) {
     return server::run_worker(worker);
   }
   if (daemon_app->parsed()) {
+    if (!collective_net.empty())
+      ::setenv("WALDO_COLLECTIVE_NET", collective_net.c_str(), 1);  // its workers have it too
     daemon.package_dir = package_dir;
     daemon.idle = std::chrono::seconds(idle_seconds);
     return server::run_daemon(daemon);

@@ -34,6 +34,8 @@ std::string text_of(const Status& status) {
       C10_THROW_ERROR(NotImplementedError, text);
     case wire::ErrorClass::kLinAlg:
       C10_THROW_ERROR(LinAlgError, text);
+    case wire::ErrorClass::kDistBackend:
+      C10_THROW_ERROR(DistBackendError, text);
     case wire::ErrorClass::kAccelerator:
       throw c10::AcceleratorError({__func__, __FILE__, __LINE__}, kUnknownAcceleratorError, text);
     case wire::ErrorClass::kRuntime:

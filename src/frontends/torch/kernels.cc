@@ -281,6 +281,7 @@ void register_kernels() {
   register_made_of_kernels();
   register_sparse_kernels();
   register_nested_kernels();
+  register_collective_operators();
   at::native::_fused_sdp_choice_stub.set_cuda_dispatch_ptr(&sdp_choice);
 }
 

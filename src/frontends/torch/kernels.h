@@ -14,6 +14,8 @@ namespace waldo::torch_frontend {
 // `library` is aten on the CUDA key.
 void register_hand_kernels(torch::Library& library);
 
+void register_collective_operators();  // process_group.cc; wire/collectives.h
+
 // A tensor that exists at once on the worker (CREATE), uninitialised.
 at::Tensor empty_far(at::IntArrayRef sizes, at::ScalarType dtype, c10::Device device);
 

@@ -194,7 +194,7 @@ Operator::Operator(c10::OperatorHandle op) : handle(std::move(op)) {
     foresight = Foresight::kAsk;
   }
   // Of wire/own_operators.h: how many values a sparse result has depends on where those of the arguments are.
-  if (full.starts_with("waldo::") &&
+  if (full.starts_with("waldo::") && return_count != 0 &&
       (return_count != 1 || schema.returns()[0].type()->kind() == c10::TypeKind::ListType))
     foresight = Foresight::kAsk;
   if (full == "aten::index.Tensor" || full == "aten::index.Tensor_out") {

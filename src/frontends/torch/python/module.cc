@@ -17,6 +17,7 @@
 #include "frontends/torch/pinned.h"
 #include "frontends/torch/python/dlpack.h"
 #include "frontends/torch/python/interpreter.h"
+#include "frontends/torch/python/process_group.h"
 #include "frontends/torch/python/stream_event.h"
 #include "frontends/torch/storage.h"
 #include "frontends/torch/streams.h"
@@ -216,6 +217,7 @@ PYBIND11_MODULE(_waldo_torch, module) {
   define_devices(module);
   define_memory(module);
   define_session(module);
+  module.def("define_process_group", [module]() mutable { define_process_group(module); });
   module.attr("StreamBase") = py::reinterpret_steal<py::object>(make_stream_type());
   module.attr("EventBase") = py::reinterpret_steal<py::object>(make_event_type());
 }

@@ -20,6 +20,7 @@ struct Options {
   uint64_t memory_bytes = 0;
   uint64_t intra_op_threads = 0;
   bool cpu_only = false;
+  std::string collective_net = "127.0.0.1";
 };
 
 Result<Options> parse(const std::string& text) {
@@ -37,6 +38,7 @@ Result<Options> parse(const std::string& text) {
       !number("intra_op_threads", options.intra_op_threads)) {
     return Status(StatusKind::kInvalid, "an option of the backend is not a number");
   }
+  if (const auto it = json.find("collective_net"); it != json.end() && it->is_string()) options.collective_net = *it;
   if (const auto it = json.find("device"); it != json.end() && it->is_string()) options.cpu_only = *it == "cpu";
   if (options.gpus > limits::queue_count_max) {
     return Status(StatusKind::kInvalid, fmt::format("at most {} devices", limits::queue_count_max));
@@ -83,7 +85,7 @@ Result<std::unique_ptr<server::Backend>> make_backend(const std::string& options
   const Options& options = parsed.value();
   std::unique_ptr<server::Backend> backend;
   WALDO_TRY(guarded({}, [&]() -> Status {
-    auto shared = std::make_shared<Shared>();
+    auto shared = std::make_shared<Shared>(options.collective_net);
     shared->cuda = !options.cpu_only && load_cuda();
     uint64_t count = std::max<uint64_t>(options.gpus, 1);
     if (shared->cuda) {
@@ -96,6 +98,7 @@ Result<std::unique_ptr<server::Backend>> make_backend(const std::string& options
       register_substitutes();
     }
     register_sparse();
+    register_collectives();
     shared->queue_count = static_cast<uint16_t>(count);
     for (MemoryCount& memory : shared->memory) memory.cap = options.memory_bytes;
     if (options.intra_op_threads > 0) at::set_num_threads(static_cast<int>(options.intra_op_threads));

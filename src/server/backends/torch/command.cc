@@ -74,6 +74,11 @@ Status TorchQueue::run_command(const wire::Command& command, wire::Command& answ
     case CommandKind::kEmptyCache:
       device_.empty_cache();
       return Status();
+    case CommandKind::kOpenGroup:
+    case CommandKind::kJoinGroup:
+    case CommandKind::kLeaveGroup:
+    case CommandKind::kAbortGroup:
+      return shared_->collectives.command(command, answer);
     case CommandKind::kSetFlags: {
       const uint64_t threads = command.value >> wire::context_threads_shift;
       if (threads > wire::context_threads_max) return Status(StatusKind::kInvalid, "too many threads");

@@ -5,6 +5,8 @@
 
 #include <new>
 
+#include "server/backends/torch/collectives.h"
+
 namespace waldo::torch_backend {
 namespace {
 
@@ -47,6 +49,8 @@ Status status_of_current_exception(std::string_view op) {
   try {
     try {
       throw;
+    } catch (const CollectiveFailure& e) {
+      return e.status;
     } catch (const c10::OutOfMemoryError& e) {
       return device_error(ErrorClass::kOutOfMemory, e.what_without_backtrace(), op);
     } catch (const c10::IndexError& e) {

@@ -468,6 +468,7 @@ class Preparation {
     // Tensors of the device, none of them lazily conjugated: the dispatcher would come to the same key every time.
     plan_.plain_keys = plain && !odd && !plan_.handle->hasKernelForDispatchKey(c10::DispatchKey::BackendSelect);
     plan_.keys = device_.new_tensor_keys();
+    plan_.collective = plan_.name.starts_with("waldo::c10d_");
     if (device_.is_cpu()) {
       const bool seeded = plan_.handle->hasTag(at::Tag::nondeterministic_seeded);
       plan_.random = seeded && (!takes_generator || !generators_.must_hand_over()) && generators_.needs_swap();

@@ -83,6 +83,7 @@ struct Plan {
   std::vector<OutputPlan> outputs;
   uint64_t new_bytes = 0;   // what the predicted new storages take together
   bool random = false;      // draws from a default generator we cannot hand it
+  bool collective = false;  // of wire/collectives.h: says itself what it waits for
   bool plain_keys = false;  // `keys` are right for every call
   c10::DispatchKeySet keys;
 };

@@ -96,9 +96,13 @@ Status TorchQueue::run(Call& call, Buffer* report) {
   device_.enter_thread();
   for (size_t i = plan.reads; i < call.slots.size(); ++i) WALDO_TRY(own(call.slots[i]));
   if (report == nullptr && plan.new_bytes > 0) WALDO_TRY(reserve(plan.new_bytes));  // before anything is changed
+  if (!plan.collective) WALDO_TRY(settle(call.slots.first(plan.reads)));
   kept_.reserve(plan.tensors.size());  // pointers into it are held while binding
   WALDO_TRY(bind(call));
-  if (plan.random) [[unlikely]] {
+  if (plan.collective) [[unlikely]] {
+    const CurrentCollectives current(shared_->collectives);
+    plan.handle->callBoxed(stack_);
+  } else if (plan.random) [[unlikely]] {
     const Generators::DefaultSwap swap(generators_);
     plan.handle->callBoxed(stack_);
   } else if (plan.plain_keys) {
@@ -144,6 +148,7 @@ Status TorchQueue::resize(Slot slot, uint64_t bytes) {
     if (!found.ok()) return found.status();
     SlotEntry& entry = *found.value();
     if (bytes == entry.storage.nbytes()) return Status();
+    WALDO_TRY(settle({&slot, 1}));
     if (bytes > limits::storage_bytes_max) return out_of_memory(bytes, memory_.used, memory_.cap, queue_.raw);
     if (bytes > entry.counted_bytes) WALDO_TRY(reserve(bytes - entry.counted_bytes));
     device_.resize(entry.storage, bytes);
@@ -158,6 +163,7 @@ Status TorchQueue::write(Slot slot, uint64_t offset, server::UploadedBytes bytes
     device_.enter_thread();
     WALDO_TRY(own(slot));
     if (bytes.data == nullptr && bytes.size != 0) return Status(StatusKind::kInternal, "an upload without its bytes");
+    WALDO_TRY(settle({&slot, 1}));
     SlotEntry& entry = slots_.ensure(slot.index());
     if (!entry.has_value() && entry.error == nullptr && offset == 0) {
       WALDO_TRY(reserve(bytes.size));
@@ -179,6 +185,7 @@ Status TorchQueue::write(Slot slot, uint64_t offset, server::UploadedBytes bytes
 Status TorchQueue::read(Slot slot, uint64_t offset, uint64_t bytes, const server::ReadSink& sink) {
   return guarded({}, [&]() -> Status {
     device_.enter_thread();
+    WALDO_TRY(settle({&slot, 1}));
     Result<SlotEntry*> found = value_in(slot);
     if (!found.ok()) return found.status();
     const c10::Storage storage = found.value()->storage;
@@ -204,6 +211,7 @@ void TorchQueue::poison(Slot slot, const Status& why) {
 Status TorchQueue::synchronize() {
   return guarded({}, [&]() -> Status {
     device_.enter_thread();
+    if (shared_->collectives.any()) WALDO_TRY(shared_->collectives.settle_all());
     device_.synchronize();
     return Status();
   });
@@ -212,6 +220,15 @@ Status TorchQueue::synchronize() {
 uint64_t TorchQueue::now_ns() {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
   return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
+}
+
+Status TorchQueue::settle_slow(std::span<const Slot> slots) {
+  for (const Slot slot : slots) {
+    const SlotEntry* entry = find(slot);
+    if (entry == nullptr || !entry->has_value()) continue;
+    WALDO_TRY(shared_->collectives.settle(entry->storage.unsafeGetStorageImpl()));
+  }
+  return Status();
 }
 
 Status TorchQueue::own(Slot slot) const {

@@ -6,9 +6,12 @@
 #include <array>
 #include <memory>
 #include <span>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "server/backend.h"
+#include "server/backends/torch/collectives.h"
 #include "server/backends/torch/device.h"
 #include "server/backends/torch/generators.h"
 #include "server/backends/torch/geometry.h"
@@ -21,10 +24,13 @@ namespace waldo::torch_backend {
 
 // What the queues of a process share. Lives until the last of them is gone.
 struct Shared {
+  explicit Shared(std::string collective_net = "127.0.0.1") : collectives(std::move(collective_net)) {}
+
   bool cuda = false;
   uint16_t queue_count = 1;
   std::array<SlotTable, limits::queue_count_max> slots;
   std::array<MemoryCount, limits::queue_count_max> memory;
+  Collectives collectives;
 };
 
 class TorchQueue final : public server::QueueBackend {
@@ -89,6 +95,9 @@ class TorchQueue final : public server::QueueBackend {
   Status run_command(const wire::Command& command, wire::Command& answer);
 
   Status run(Call& call, Buffer* report);
+  // Waits for the collectives that use what is in these slots. Not ok: one failed.
+  Status settle(std::span<const Slot> slots) { return shared_->collectives.any() ? settle_slow(slots) : Status(); }
+  Status settle_slow(std::span<const Slot> slots);
   Status own(Slot slot) const;
   Status reserve(uint64_t more) const;  // kDevice, out of memory, when the device's figure forbids it
   void count_bytes(SlotEntry& entry);   // brings the device's figure up to date with the entry
