@@ -3,7 +3,8 @@
 1. `torch` is looked for: libwaldo_torch.so is loaded and registers hooks, kernels, guard and allocator. PyTorch makes
    its CUDA hooks once, at their first use, which is during `import torch`; later would be too late.
 2. `torch.cuda` is looked for (torch/__init__.py imports it): torch._C gets the names that a CPU build lacks.
-3. torch is imported: the few methods of CPU builds that would touch a device pointer are replaced.
+3. torch.distributed's first submodule is looked for: torch._C._distributed_c10d gets the backend "nccl".
+4. torch is imported: the few methods of CPU builds that would touch a device pointer are replaced.
 
 And for `import tensorflow`, which loads libwaldo_tensorflow.so by itself when it is told where that lies.
 """
@@ -30,6 +31,7 @@ class Finder:
 
     def __init__(self) -> None:
         self._ready = False  # libwaldo_torch.so is registered
+        self._distributed = False  # torch.distributed has our process group
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if name == "torch":
@@ -38,6 +40,8 @@ class Finder:
             return self._framework(name, path, target)
         if name == "torch.cuda" and self._ready and "torch" in sys.modules:
             self._guarded(_fill_names)
+        if name.startswith("torch.distributed.") and self._ready and not self._distributed:
+            self._distributed = self._guarded(_fill_distributed)
         return None
 
     def _torch(self, path: Any, target: Any) -> ModuleSpec | None:
@@ -181,6 +185,12 @@ def _fill_names() -> None:
 
     _start.attach(native.load(_PACKAGE))
     names.fill()
+
+
+def _fill_distributed() -> None:
+    from waldo._torch import distributed
+
+    distributed.fill()
 
 
 _TENSORFLOW_LIBRARY = os.path.join(_PACKAGE, "libwaldo_tensorflow.so")
