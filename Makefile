@@ -88,10 +88,11 @@ demo: build  ## install what is missing, build, and train examples/gan.py on cud
 	$(VENV)/bin/waldo run examples/gan.py $(DEMO_ARGS)
 
 test: export OMP_WAIT_POLICY := passive  # spinning threads starve each other on a busy machine
-test: build $(STAMPS)/debian-test  ## build and run every test: C++ (ctest), then Python (pytest; tests/torch has a process of its own)
+test: build $(STAMPS)/debian-test  ## build and run every test: C++ (ctest), then Python (pytest; tests/torch and tests/distributed have processes of their own)
 	cmake --build $(RELEASE) -j $(JOBS)
 	ctest --test-dir $(RELEASE) -j $(JOBS) --output-on-failure --no-tests=error
 	$(VENV)/bin/python -m pytest tests/torch $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest tests/distributed $(PYTEST_ARGS)
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 # TensorFlow is an extra of 1.3 GB: `make test` leaves it out, and says so.

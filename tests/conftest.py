@@ -10,11 +10,11 @@ from support import WALDO
 # training step of 20 ms then takes seconds, with and without Waldo. Before any import of torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-OF_THEIR_OWN = {Path(__file__).parent / name for name in ("torch", "gpu", "cuda_wheel")}
+OF_THEIR_OWN = {Path(__file__).parent / name for name in ("torch", "gpu", "cuda_wheel", "distributed")}
 
 
 def pytest_ignore_collect(collection_path, config):
-    """These ask for Waldo before the first `import torch`: each has a process of its own, as `pytest tests/torch`."""
+    """These import torch, most of them with Waldo: each has a process of its own, as `pytest tests/torch`."""
     if collection_path not in OF_THEIR_OWN:
         return None
     asked = any(
