@@ -48,7 +48,7 @@ class Side:
 def rank_main(rank, out, pairs, batch):
     torch.set_num_threads(1)
     torch.cuda.set_device(rank)
-    dist.init_process_group(init_method=f"file://{out}/store", rank=rank, world_size=2)
+    dist.init_process_group("cpu:gloo,cuda:nccl", init_method=f"file://{out}/store", rank=rank, world_size=2)
     token = torch.zeros(1)
     far, plain = Side(f"cuda:{rank}", batch), Side("cpu", batch)
     times = {far: [], plain: []}

@@ -1,6 +1,7 @@
 """Programs as people start them."""
 
 import json
+import sys
 
 import pytest
 from support import waldo_run
@@ -9,8 +10,8 @@ from support import waldo_run
 @pytest.mark.parametrize(
     "launcher",
     [
-        ["torchrun", "--standalone", "--nproc-per-node=2"],
-        ["python", "-m", "torch.distributed.launch", "--standalone", "--nproc-per-node=2"],
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"],
+        [sys.executable, "-m", "torch.distributed.launch", "--standalone", "--nproc-per-node=2"],
     ],
     ids=["torchrun", "launch"],
 )

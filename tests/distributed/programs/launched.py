@@ -12,9 +12,9 @@ from torch import nn
 rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
 torch.cuda.set_device(local_rank)
 dist.init_process_group()
-assert dist.get_backend() == "nccl" or "nccl" in dist.get_backend_config(), dist.get_backend_config()
+assert "cuda:nccl" in str(dist.get_backend_config()), dist.get_backend_config()
 cpu = torch.tensor([rank + 1.0])
-dist.all_reduce(cpu)  # the same group, through Gloo
+dist.all_reduce(cpu, group=dist.new_group(backend="gloo"))
 model = nn.parallel.DistributedDataParallel(nn.Linear(8, 8).cuda(), device_ids=[local_rank])
 opt = torch.optim.SGD(model.parameters(), lr=0.1)
 
