@@ -1,4 +1,4 @@
-"""What torchrun starts: env:// and the default backend, then a step of DDP whose waits are counted."""
+"""What torchrun and torch.distributed.launch (which puts --local-rank first) start: env:// and the default backend, then a step of DDP whose waits are counted."""
 
 import json
 import os
@@ -39,5 +39,5 @@ if "waldo" in sys.modules:
     waits = (waldo.stats()["waits"] - before) / 10
 dist.barrier()
 said = {"world": dist.get_world_size(), "cpu": cpu.item(), "devices": torch.cuda.device_count(), "waits": waits}
-(Path(sys.argv[1]) / f"{rank}.json").write_text(json.dumps(said))
+(Path(sys.argv[-1]) / f"{rank}.json").write_text(json.dumps(said))
 dist.destroy_process_group()
