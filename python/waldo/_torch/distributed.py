@@ -41,9 +41,7 @@ def fill() -> None:
     from waldo import _start
 
     c10d: Any = torch._C._distributed_c10d
-    if hasattr(c10d, "ProcessGroupNCCL"):
-        return
-    native = _start._native
+    native = _start._native  # a CUDA build has a ProcessGroupNCCL, which wants a GPU here: ours takes its place
     native.define_process_group()
     group = native.ProcessGroupNCCL
     _complete(group)
