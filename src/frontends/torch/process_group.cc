@@ -99,7 +99,7 @@ Reduce reduce_of(const c10d::ReduceOp& op, const at::Tensor& tensor) {
     C10_THROW_ERROR(Error, "all_reduce does not support this ReduceOp on complex tensors");
   Reduce reduce{static_cast<int64_t>(op.op_)};
   if (op.op_ == c10d::ReduceOp::PREMUL_SUM) {
-    const auto* premul = static_cast<const c10d::PreMulSumSupplement*>(op.supplement_.get());
+    const auto* premul = static_cast<const c10d::NCCLPreMulSumSupplement*>(op.supplement_.get());
     TORCH_CHECK(premul != nullptr, "PREMUL_SUM without its factor");
     reduce.factor = premul->tensor_factor.defined() ? premul->tensor_factor.item<double>() : premul->double_factor;
   }
