@@ -1,30 +1,16 @@
 #include "server/devices.h"
 
 #include <dlfcn.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <sstream>
+
+#include "base/os/machine.h"
 
 namespace waldo::server {
 
 namespace {
-
-std::string cpu_name() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    const size_t colon = line.find(": ");
-    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
-  }
-  return "CPU";
-}
-
-uint64_t physical_memory() {
-  const long pages = ::sysconf(_SC_PHYS_PAGES), page_bytes = ::sysconf(_SC_PAGESIZE);
-  return pages > 0 && page_bytes > 0 ? static_cast<uint64_t>(pages) * static_cast<uint64_t>(page_bytes) : 0;
-}
 
 // NVML is the driver's own library; it answers in milliseconds and needs no CUDA context.
 std::vector<ProbedDevice> probe_nvidia() {
@@ -78,7 +64,7 @@ std::vector<ProbedDevice> probe_devices(const std::string& package_dir) {
     auto devices = only_visible(probe_nvidia());
     if (!devices.empty()) return devices;
   }
-  return {{cpu_name(), "cpu", physical_memory()}};
+  return {{os::cpu_name(), "cpu", os::physical_memory_bytes()}};
 }
 
 }  // namespace waldo::server

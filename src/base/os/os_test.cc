@@ -14,6 +14,7 @@
 
 #include "base/os/entropy.h"
 #include "base/os/fork.h"
+#include "base/os/machine.h"
 #include "base/os/memory.h"
 #include "base/os/process.h"
 #include "base/os/shared_memory.h"
@@ -200,6 +201,12 @@ TEST(SharedMemory, IsSharedAndCannotShrink) {
   EXPECT_EQ(os::SharedMemory::open(::getpid(), ::fileno(file), 8192).status().kind(), StatusKind::kInvalid);
   std::fclose(file);
   EXPECT_EQ(os::SharedMemory::open(::getpid(), -1, 8192).status().kind(), StatusKind::kUnsupported);
+}
+
+TEST(Machine, SaysWhatItIs) {
+  EXPECT_FALSE(cpu_name().empty());
+  EXPECT_EQ(cpu_name().find('\n'), std::string::npos);
+  EXPECT_GT(physical_memory_bytes(), uint64_t{1} << 26);
 }
 
 TEST(Entropy, BytesDiffer) {

@@ -1,33 +1,17 @@
 #include "server/backends/tensorflow/backend.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "base/os/machine.h"
 #include "server/backends/tensorflow/queue.h"
 #include "wire/limits.h"
 
 namespace waldo::tensorflow_backend {
 
 namespace {
-
-std::string cpu_name() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    const size_t colon = line.find(": ");
-    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
-  }
-  return "CPU";
-}
-
-uint64_t physical_memory() {
-  const long pages = ::sysconf(_SC_PHYS_PAGES), page_bytes = ::sysconf(_SC_PAGESIZE);
-  return pages > 0 && page_bytes > 0 ? static_cast<uint64_t>(pages) * static_cast<uint64_t>(page_bytes) : 0;
-}
 
 size_t count_gpus(TFE_Context* context, TF_Status* status) {
   TF_DeviceList* devices = TFE_ContextListDevices(context, status);
@@ -48,9 +32,9 @@ class TfBackend final : public server::Backend {
   std::string info_json() override {
     nlohmann::json devices = nlohmann::json::array();
     for (uint16_t i = 0; i < shared_->queue_count; ++i) {
-      devices.push_back({{"name", shared_->gpu ? "GPU" : cpu_name()},
+      devices.push_back({{"name", shared_->gpu ? "GPU" : os::cpu_name()},
                          {"kind", shared_->gpu ? "cuda" : "cpu"},
-                         {"total_memory", physical_memory()},
+                         {"total_memory", os::physical_memory_bytes()},
                          {"capability", {8, 0}},
                          {"multi_processor_count", 1}});
     }

@@ -14,6 +14,7 @@
 #include <string>
 #include <thread>
 
+#include "base/os/machine.h"
 #include "server/backends/torch/device.h"
 
 namespace waldo::torch_backend {
@@ -37,14 +38,9 @@ uint64_t meminfo_bytes(std::string_view key) {
   return value.empty() ? 0 : std::strtoull(value.c_str(), nullptr, 10) * 1024;
 }
 
-std::string cpu_name() {
-  std::string name = line_value("/proc/cpuinfo", "model name");
-  return name.empty() ? "CPU" : name;
-}
-
 nlohmann::json cpu_device(uint64_t memory_bytes) {
   const uint64_t total = memory_bytes != 0 ? memory_bytes : host_memory_bytes();
-  return {{"name", cpu_name()},
+  return {{"name", os::cpu_name()},
           {"kind", "cpu"},
           {"total_memory", total},
           {"capability", {8, 0}},  // what CPU kernels cover (bf16 included) is closest to that generation
