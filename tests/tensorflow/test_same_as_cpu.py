@@ -26,28 +26,24 @@ def printed(program: str, far: bool, **more: str) -> tuple[dict[str, object], st
     return dict(lines), f"exit code {done.returncode}\n{done.stderr[-3000:]}"
 
 
-@pytest.mark.parametrize("name", cases_of("cases.py"))
-def test_operators_give_what_the_cpu_gives(name: str) -> None:
-    ours, said = printed("cases.py", True)
-    plain, _ = printed("cases.py", False)
+def same_lines(program: str, name: str, **more: str) -> None:
+    ours, said = printed(program, True, **more)
+    plain, _ = printed(program, False)
     assert name in ours, said
     assert not isinstance(plain[name], str), plain[name]
     assert ours[name] == plain[name]
+
+
+@pytest.mark.parametrize("name", cases_of("cases.py"))
+def test_operators_give_what_the_cpu_gives(name: str) -> None:
+    same_lines("cases.py", name)
 
 
 @pytest.mark.parametrize("name", cases_of("keras_cases.py"))
 def test_keras_prints_what_the_cpu_prints(name: str) -> None:
-    ours, said = printed("keras_cases.py", True)
-    plain, _ = printed("keras_cases.py", False)
-    assert name in ours, said
-    assert not isinstance(plain[name], str), plain[name]
-    assert ours[name] == plain[name]
+    same_lines("keras_cases.py", name)
 
 
 @pytest.mark.parametrize("name", cases_of("mirrored.py"))
 def test_two_mirrored_devices_print_what_two_logical_cpus_print(name: str) -> None:
-    ours, said = printed("mirrored.py", True, WALDO_GPUS="2")
-    plain, _ = printed("mirrored.py", False)
-    assert name in ours, said
-    assert not isinstance(plain[name], str), plain[name]
-    assert ours[name] == plain[name]
+    same_lines("mirrored.py", name, WALDO_GPUS="2")

@@ -37,13 +37,19 @@ def goes_on_after_a_mismatch(rank):
     return "no error"
 
 
-def killed_rank(rank):
+def reduced_with_a_killed_rank(rank):
+    """One reduction that goes well; then rank 1 is gone, and the other's second one is recorded."""
     tensor = torch.ones(4, device=f"cuda:{rank}")
     dist.all_reduce(tensor)
     tensor.cpu()
     if rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     dist.all_reduce(tensor)
+    return tensor
+
+
+def killed_rank(rank):
+    tensor = reduced_with_a_killed_rank(rank)
     return tensor.sum().item()
 
 
@@ -70,12 +76,7 @@ def barrier_without_the_other(rank):
 
 def after_a_failure(rank):
     """Nothing computed from a failed collective is seen, and the device goes on without the group."""
-    tensor = torch.ones(4, device=f"cuda:{rank}")
-    dist.all_reduce(tensor)
-    tensor.cpu()
-    if rank == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    dist.all_reduce(tensor)
+    tensor = reduced_with_a_killed_rank(rank)
     try:
         print((tensor * 2).cpu())
     except RuntimeError as error:
