@@ -88,11 +88,11 @@ Result<std::span<const std::byte>> SharedChunks::find(wire::SharedPiece piece) {
     return Status(StatusKind::kInvalid,
                   "shared chunk " + std::to_string(piece.chunk) + " named before it was given back");
   }
+  bytes_got_.fetch_add(piece.bytes, std::memory_order_relaxed);
   return std::span<const std::byte>(in_.chunks[piece.chunk]).first(piece.bytes);
 }
 
 void SharedChunks::give_back(wire::SharedPiece piece) {
-  bytes_got_.fetch_add(piece.bytes, std::memory_order_relaxed);
   held_[piece.chunk].store(false);
   free(in_, piece.chunk);
 }

@@ -50,7 +50,7 @@ class SharedChunks {
   void give_back(wire::SharedPiece piece);
 
   uint64_t bytes_put() const { return bytes_put_.load(std::memory_order_relaxed); }
-  uint64_t bytes_got() const { return bytes_got_.load(std::memory_order_relaxed); }  // given back
+  uint64_t bytes_got() const { return bytes_got_.load(std::memory_order_relaxed); }  // found
 
  private:
   enum class End : uint8_t { kClient, kWorker };
