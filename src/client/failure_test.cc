@@ -78,6 +78,24 @@ TEST(Failure, ReleasesEveryReadBehindItAndIsStillToldOnce) {
   EXPECT_THAT(session.read(a, 8), Each(1));
 }
 
+// Goal: a GPU that fails at work from before a call that failed: whoever waits for that work hears of it, and the
+// call's failure is still told.
+TEST(Failure, ThatComesLateBehindAnotherIsToldToWhoWaits) {
+  TestSession session;
+  session.backend.answer_later();
+  const Slot a = session.full(8, 1);
+  session.backend.gate().shut();
+  uint8_t bytes[8];
+  const auto read = session.queue().start_read(a, 0, bytes, 8);
+  ASSERT_TRUE(read.ok());
+  ASSERT_TRUE(session.queue().call(session.plan("fail", 0, 0), {}, {}).ok());
+  while (session.backend.log() != std::vector<std::string>{"0:full_u8", "0:fail"}) std::this_thread::yield();
+  session.backend.break_device();
+  session.backend.gate().open();
+  EXPECT_THAT(session.queue().finish_read(*read).text(), HasSubstr("the device broke"));
+  EXPECT_THAT(session.queue().call(session.plan("nop", 0, 0), {}, {}).text(), HasSubstr("made to fail"));
+}
+
 TEST(Failure, OfAnUnknownOperatorNamesIt) {
   TestSession session;
   const PlanId strange = session.plan("aten::strange", 0, 0);

@@ -233,12 +233,14 @@ void Queue::on_failed(CallNumber call, Status failure) {
   std::vector<std::shared_ptr<Pending>> released;
   {
     std::lock_guard guard(recorder_.lock);
-    if (recorder_.trouble.load(std::memory_order_relaxed) != 0) return;  // one at a time: the queue stands since then
-    rest_->failure = failure;
-    rest_->failure_call = call.raw;
-    recorder_.trouble.fetch_or(Recorder::kFailed, std::memory_order_relaxed);
+    const bool stands = recorder_.trouble.load(std::memory_order_relaxed) != 0;  // since an earlier failure
+    if (!stands) {
+      rest_->failure = failure;
+      rest_->failure_call = call.raw;
+      recorder_.trouble.fetch_or(Recorder::kFailed, std::memory_order_relaxed);
+    }
     for (const auto& [number, pending] : rest_->pending) {
-      if (number >= call.raw) released.push_back(pending);
+      if (number == call.raw || (number > call.raw && !stands)) released.push_back(pending);
     }
   }
   for (const auto& pending : released) pending->finish(failure);

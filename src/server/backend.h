@@ -31,6 +31,14 @@ struct UploadedBytes {
 // call. Blocks for flow control.
 using ReadSink = std::function<Status(std::span<const std::byte> chunk)>;
 
+// The same for a read that ends after the function that began it: `done` comes once, behind the last chunk or instead
+// of what is missing. From a thread of the backend's, never after the QueueBackend is destroyed.
+struct LateRead {
+  ReadSink sink;
+  std::function<void(Status)> done;
+};
+using LateMark = std::function<void(Result<uint64_t> now_ns)>;
+
 class QueueBackend {
  public:
   virtual ~QueueBackend() = default;
@@ -60,7 +68,18 @@ class QueueBackend {
   virtual void poison(Slot slot, const Status& why) = 0;  // the value that would be here was never made
   virtual Status command(std::span<const std::byte> body, Buffer* report) = 0;  // generators, flags, memory figures
   virtual Status synchronize() = 0;                                             // every earlier call has really ended
-  virtual uint64_t now_ns() = 0;  // for TIME records: device time where there is one
+  virtual uint64_t now_ns() = 0;                                                // for TIME records
+
+  // A device that works while its executor goes on: these take the places of read(), synchronize() and now_ns(), and
+  // wait for no device. Fixed for the life of a queue.
+  virtual bool answers_later() const { return false; }
+  // The bytes as they are at this point in the order of calls; `bytes` is not 0. Blocks for staging memory at most.
+  virtual Status read_later(Slot, uint64_t /*offset*/, uint64_t /*bytes*/, LateRead) { return answers_at_once(); }
+  // Told when every earlier call has ended, with the device's time then.
+  virtual Status mark_later(LateMark) { return answers_at_once(); }
+
+ private:
+  static Status answers_at_once() { return Status(StatusKind::kInternal, "this device answers at once"); }
 };
 
 class Backend {

@@ -22,6 +22,7 @@ Executor::Executor(QueueId queue, std::unique_ptr<QueueBackend> backend, Executo
 Executor::~Executor() {
   stop();
   thread_.join();
+  backend_.reset();  // while what its late answers call is still here
 }
 
 void Executor::push(Buffer records_payload) {
@@ -39,14 +40,18 @@ void Executor::stop() {
 void Executor::run() {
   for (;;) {
     Buffer payload;
+    bool failed_late = false;
     {
       std::unique_lock lock(mutex_);
-      block(lock, changed_, [&] { return stopped_ || !inbox_.empty(); });
+      block(lock, changed_, [&] { return stopped_ || !inbox_.empty() || !late_failures_.empty(); });
       if (stopped_) return;
-      payload = std::move(inbox_.front());
-      inbox_.pop_front();
+      failed_late = !late_failures_.empty();
+      if (!failed_late) {
+        payload = std::move(inbox_.front());
+        inbox_.pop_front();
+      }
     }
-    if (Status ended = run_frame(payload); !ended.ok()) {
+    if (Status ended = failed_late ? tell_late_failure() : run_frame(payload); !ended.ok()) {
       const bool ending = ended.kind() == StatusKind::kCancelled || ended.kind() == StatusKind::kLost;
       if (!ending) shared_.host.fault(ended);
       return;
@@ -123,10 +128,8 @@ Status Executor::run_numbered(const wire::Record& record) {
     case wire::RecordKind::kCommand:
       return run_command(record);
     case wire::RecordKind::kSync:
-      WALDO_TRY(backend_->synchronize());
-      return send(wire::FrameKind::kDone, wire::CallDone{queue_, record.call, 0});
     case wire::RecordKind::kTime:
-      return send(wire::FrameKind::kDone, wire::CallDone{queue_, record.call, backend_->now_ns()});
+      return run_mark(record);
     default:
       return over(invalid("a record without a meaning"));
   }
@@ -159,26 +162,65 @@ Status Executor::run_upload(const wire::Record& record) {
 }
 
 Status Executor::run_read(const wire::Record& record) {
-  const wire::Lane lane = record.bytes <= kShortReadBytes ? wire::Lane::kRecords : wire::Lane::kBulk;
-  wire::ReadData piece{.call = record.call, .queue = queue_, .total = record.bytes, .bytes = {}};
-  bool answered = false;
-  const auto send_piece = [&](std::span<const std::byte> bytes) -> Status {
-    piece.bytes = bytes;
-    Status sent = shared_.host.send_content(lane, piece);
-    piece.offset += bytes.size();
-    answered = true;
-    return sent.ok() ? sent : over(std::move(sent));
+  return answer({.call = record.call, .queue = queue_, .total = record.bytes, .bytes = {}}, record.slot, record.offset);
+}
+
+// Sends `piece.total` bytes of the slot, in pieces like `piece`.
+Status Executor::answer(wire::ReadData piece, Slot slot, uint64_t offset) {
+  if (piece.total > 0 && backend_->answers_later()) return answer_later(piece, slot, offset);
+  const auto ended = [this](Status sent) {
+    return sent.ok() || sent.kind() == StatusKind::kInternal ? sent : over(std::move(sent));
   };
-  WALDO_TRY(backend_->read(record.slot, record.offset, record.bytes, [&](std::span<const std::byte> chunk) -> Status {
-    if (chunk.size() > piece.total - piece.offset) return Status(StatusKind::kInternal, "the backend read too much");
-    for (size_t at = 0; at < chunk.size(); at += limits::chunk_bytes) {
-      WALDO_TRY(send_piece(chunk.subspan(at, std::min<size_t>(limits::chunk_bytes, chunk.size() - at))));
-    }
-    return {};
-  }));
-  if (record.bytes == 0 && !answered) return send_piece({});
+  WALDO_TRY(backend_->read(slot, offset, piece.total,
+                           [&](std::span<const std::byte> chunk) { return ended(send_chunk(piece, chunk)); }));
+  if (piece.total == 0) return ended(send_piece(piece, {}));
   if (piece.offset != piece.total) return Status(StatusKind::kInternal, "the backend read too little");
   return {};
+}
+
+// The device has not come to this yet: the backend's thread sends it.
+Status Executor::answer_later(const wire::ReadData& first, Slot slot, uint64_t offset) {
+  const auto piece = std::make_shared<wire::ReadData>(first);
+  return backend_->read_later(
+      slot, offset, piece->total,
+      {.sink = [this, piece](std::span<const std::byte> chunk) { return send_chunk(*piece, chunk); },
+       .done =
+           [this, piece](Status status) {
+             if (status.ok() && piece->offset != piece->total)
+               status = Status(StatusKind::kInternal, "the backend read too little");
+             if (!status.ok()) failed_later(piece->call, std::move(status));
+           }});
+}
+
+Status Executor::send_chunk(wire::ReadData& piece, std::span<const std::byte> chunk) {
+  if (chunk.size() > piece.total - piece.offset) return Status(StatusKind::kInternal, "the backend read too much");
+  for (size_t at = 0; at < chunk.size(); at += limits::chunk_bytes) {
+    WALDO_TRY(send_piece(piece, chunk.subspan(at, std::min<size_t>(limits::chunk_bytes, chunk.size() - at))));
+  }
+  return {};
+}
+
+Status Executor::send_piece(wire::ReadData& piece, std::span<const std::byte> bytes) {
+  const wire::Lane lane = piece.total <= kShortReadBytes ? wire::Lane::kRecords : wire::Lane::kBulk;
+  piece.bytes = bytes;
+  Status sent = shared_.host.send_content(lane, piece);
+  piece.offset += bytes.size();
+  return sent;
+}
+
+// SYNC and TIME: all earlier calls have ended, and when.
+Status Executor::run_mark(const wire::Record& record) {
+  const bool timed = record.kind == wire::RecordKind::kTime;
+  if (!backend_->answers_later()) {
+    if (!timed) WALDO_TRY(backend_->synchronize());
+    return send(wire::FrameKind::kDone, wire::CallDone{queue_, record.call, timed ? backend_->now_ns() : 0});
+  }
+  return backend_->mark_later([this, timed, call = record.call](Result<uint64_t> now) {
+    if (!now.ok()) return failed_later(call, now.status());
+    Status sent = shared_.host.send(wire::Lane::kRecords, wire::FrameKind::kDone,
+                                    wire::encode(wire::CallDone{queue_, call, timed ? *now : 0}));
+    if (!sent.ok()) failed_later(call, std::move(sent));
+  });
 }
 
 Status Executor::run_command(const wire::Record& record) {
@@ -247,6 +289,27 @@ Status Executor::fail_call(const wire::Record& record, Status why) {
     WALDO_TRY(drop(record));
   }
   return send(wire::FrameKind::kFailed, wire::to_call_failed(queue_, record.call, failure_));
+}
+
+// What a device that answers later says of a call that has long been run.
+void Executor::failed_later(CallNumber call, Status why) {
+  std::lock_guard lock(mutex_);
+  late_failures_.emplace_back(call, std::move(why));
+  changed_.notify_one();
+}
+
+// The client waits for that call's answer, so it is told even when the queue stands already for another failure.
+Status Executor::tell_late_failure() {
+  std::unique_lock lock(mutex_);
+  const auto [call, why] = std::move(late_failures_.front());
+  late_failures_.pop_front();
+  lock.unlock();
+  StatusDetail detail = why.detail();
+  detail.queue = queue_.raw;
+  detail.call = call.raw;
+  const Status named(why.kind(), why.text(), std::move(detail));
+  if (failure_.ok()) failure_ = named;
+  return send(wire::FrameKind::kFailed, wire::to_call_failed(queue_, call, named));
 }
 
 template <typename Message>

@@ -3,6 +3,7 @@
 // Failure: stops at the first call that fails, says FAILED once, and drops numbered records until RESUME_AT: a dropped
 // record's new slots are poisoned, its upload is thrown away, its number is counted. FREE, DEFINE_PLAN and AFTER act
 // even then. A record that breaks the protocol ends the session through `fault()` and stops the executor.
+// A device that answers later (backend.h) may fail when later calls have run already: the queue stops then.
 //
 // Threads: push() from the loop; everything else on the executor's own thread. stop() from any.
 // Memory:  the frames in the inbox; the channel's records window bounds them, credit goes back when a frame has run.
@@ -11,6 +12,7 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "base/blocking.h"
@@ -22,6 +24,7 @@
 #include "server/progress.h"
 #include "server/uploads.h"
 #include "wire/frame.h"
+#include "wire/messages.h"
 #include "wire/records.h"
 
 namespace waldo::server {
@@ -69,6 +72,11 @@ class Executor {
   Status run_numbered(const wire::Record& record);  // the call's own failure, or the session's (session_over_)
   Status run_call(const wire::Record& record);
   Status run_read(const wire::Record& record);
+  Status answer(wire::ReadData piece, Slot slot, uint64_t offset);
+  Status answer_later(const wire::ReadData& first, Slot slot, uint64_t offset);
+  Status send_chunk(wire::ReadData& piece, std::span<const std::byte> chunk);  // any thread, as send_piece
+  Status send_piece(wire::ReadData& piece, std::span<const std::byte> bytes);
+  Status run_mark(const wire::Record& record);
   Status run_upload(const wire::Record& record);
   Status run_command(const wire::Record& record);
   Status drop(const wire::Record& record);
@@ -76,13 +84,15 @@ class Executor {
   void poison_if_empty(Slot slot);
   Status check_call(const wire::Record& record) const;
   Status fail_call(const wire::Record& record, Status why);
+  void failed_later(CallNumber call, Status why);  // any thread
+  Status tell_late_failure();
 
   template <typename Message>
   Status send(wire::FrameKind kind, const Message& message);
   Status over(Status why);  // marks `why` as the session's end
 
   const QueueId queue_;
-  const std::unique_ptr<QueueBackend> backend_;
+  std::unique_ptr<QueueBackend> backend_;  // fixed until the destructor
   ExecutorShared& shared_;
 
   // The executor's thread only.
@@ -94,6 +104,7 @@ class Executor {
   std::mutex mutex_;  // guards the rest
   std::condition_variable changed_;
   std::deque<Buffer> inbox_;
+  std::deque<std::pair<CallNumber, Status>> late_failures_;
   bool stopped_ = false;
 
   Thread thread_;  // last: starts when everything else is there

@@ -44,6 +44,12 @@ class RecordingHost final : public ExecutorHost {
     std::lock_guard lock(mutex_);
     return fault_;
   }
+  // The answers, once there are so many.
+  std::vector<std::string> wait_said(size_t count) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return said_.size() >= count; });
+    return said_;
+  }
   std::vector<std::byte> data(uint64_t call) {
     std::lock_guard lock(mutex_);
     return data_[call];
@@ -89,10 +95,12 @@ class ExecutorTest : public ::testing::Test {
  protected:
   static constexpr size_t kQueues = 2;
 
-  ExecutorTest() {
+  ExecutorTest() { open_executors(); }
+  void open_executors() {
+    executors_.clear();
     for (uint16_t i = 0; i < kQueues; ++i) {
       executors_.push_back(std::make_unique<Executor>(QueueId{i}, open(i), shared_));
-      builders_.emplace_back(std::make_unique<wire::RecordsBuilder>(QueueId{i}));
+      if (builders_.size() < kQueues) builders_.emplace_back(std::make_unique<wire::RecordsBuilder>(QueueId{i}));
     }
   }
   ~ExecutorTest() override {
@@ -337,6 +345,71 @@ TEST_F(ExecutorTest, StopsWhileWaiting) {
   progress_.stop();
   executors_.clear();
   EXPECT_TRUE(host_.fault_now().ok());
+}
+
+// A device that works behind its queue, as CUDA does: its answers come when the gate is open.
+class LateExecutorTest : public ExecutorTest {
+ protected:
+  LateExecutorTest() {
+    backend_.answer_later();
+    backend_.gate().shut();
+    open_executors();
+  }
+};
+
+// Goal: reads, syncs and times hold up nothing; later calls run, and a read is of the moment it was recorded in.
+TEST_F(LateExecutorTest, GoesOnWhileTheDeviceWorks) {
+  full(1, 250, 3);
+  const CallNumber read = q().read(slot(1), 0, 250);
+  q().sync();
+  q().time();
+  const Slot target[] = {slot(1)};
+  q().call(define("fill_u8", 1, 0), target, u64s({9}));
+  const CallNumber empty = q().read(slot(1), 0, 0);
+  run();
+  EXPECT_EQ(host_.said(), Words{"data 0:" + std::to_string(empty.raw)});  // nothing to wait for
+  EXPECT_EQ(backend_.log().back(), "0:fill_u8");
+  backend_.gate().open();
+  EXPECT_EQ(host_.wait_said(6), (Words{"data 0:6", "data 0:2", "data 0:2", "data 0:2", "done 0:3", "done 0:4"}));
+  EXPECT_EQ(host_.data(read.raw), std::vector<std::byte>(250, std::byte{3}));
+}
+
+// Goal: a device that fails behind its queue is told by the call that waits for it; the queue stops there until
+// resumed.
+TEST_F(LateExecutorTest, ALateFailureStopsTheQueue) {
+  full(1, 4, 3);
+  q().sync();
+  run();
+  backend_.break_device();
+  backend_.gate().open();
+  EXPECT_EQ(host_.wait_said(1), Words{"failed 0:2 "});
+  q().call(define("fail", 0, 0), {}, {});  // dropped: it would say so
+  q().resume_at(q().next_call());
+  const Slot target[] = {slot(1)};
+  q().call(define("fill_u8", 1, 0), target, u64s({9}));
+  run();
+  EXPECT_EQ(host_.said(), Words{"failed 0:2 "});
+  EXPECT_EQ(backend_.log(), (Words{"0:full_u8", "0:fill_u8"}));
+}
+
+// Goal: whoever waits for an answer is told, also when a later call has failed before.
+TEST_F(LateExecutorTest, IsToldOfBehindAnotherFailure) {
+  q().sync();
+  q().call(define("fail", 0, 0), {}, {});
+  run();
+  EXPECT_EQ(host_.said(), Words{"failed 0:2 fail"});
+  backend_.break_device();
+  backend_.gate().open();
+  EXPECT_EQ(host_.wait_said(2).back(), "failed 0:1 ");
+}
+
+TEST_F(LateExecutorTest, EndsWithAnswersUntold) {
+  full(1, 250, 3);
+  q().read(slot(1), 0, 250);
+  q().sync();
+  run();
+  executors_.clear();
+  EXPECT_TRUE(host_.said().empty());
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/blocking.h"
+#include "server/late_answers.h"
 #include "wire/plan_body.h"
 
 namespace waldo::server {
@@ -18,6 +19,11 @@ void FakeGate::open() {
   std::lock_guard lock(mutex_);
   open_ = true;
   changed_.notify_all();
+}
+
+bool FakeGate::is_open() const {
+  std::lock_guard lock(mutex_);
+  return open_;
 }
 
 void FakeGate::wait_open() {
@@ -108,6 +114,30 @@ class FakeQueue final : public QueueBackend {
     return sink(copy);
   }
 
+  bool answers_later() const override { return owner_.answers_later_; }
+
+  Status read_later(Slot slot, uint64_t offset, uint64_t size, LateRead late) override {
+    constexpr uint64_t kPieceBytes = 100;
+    const auto stage = [&](uint64_t begin, uint64_t part) -> Result<StagedPiece> {
+      auto copy = std::make_shared<std::vector<std::byte>>();
+      WALDO_TRY(read(slot, offset + begin, part, [&](std::span<const std::byte> bytes) {
+        copy->assign(bytes.begin(), bytes.end());
+        return Status();
+      }));
+      return StagedPiece{*copy, [this] { return ended(); }, copy};
+    };
+    return read_in_pieces(answers_, size, kPieceBytes, stage, std::move(late));
+  }
+
+  Status mark_later(LateMark told) override {
+    answers_.add(
+        0, [this] { return ended(); },
+        [this, told = std::move(told)](Status status) {
+          told(status.ok() ? Result<uint64_t>(now_ns()) : Result<uint64_t>(std::move(status)));
+        });
+    return {};
+  }
+
   void free(Slot slot) override {
     std::lock_guard lock(owner_.mutex_);
     owner_.slots_.erase(slot);
@@ -136,6 +166,12 @@ class FakeQueue final : public QueueBackend {
     std::string op;
     uint16_t reads = 0, creates = 0;
   };
+
+  Result<bool> ended() const {
+    if (!owner_.gate_.is_open()) return false;
+    if (owner_.broken_) return Status(StatusKind::kDevice, "the device broke");
+    return true;
+  }
 
   Status failure(wire::ErrorClass error_class, const std::string& op, const std::string& text) {
     StatusDetail detail;
@@ -211,6 +247,7 @@ class FakeQueue final : public QueueBackend {
   FakeBackend& owner_;
   const QueueId queue_;
   std::vector<Plan> plans_;
+  LateAnswers answers_{uint64_t{1} << 20};  // last: its thread uses the rest
 };
 
 FakeBackend::FakeBackend(int devices) : devices_(devices) {}

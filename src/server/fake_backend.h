@@ -17,9 +17,13 @@
 // A report holds a u64 size per created slot. A command's report is the command's body; a command "fail" fails.
 // An empty body is malformed (kInvalid).
 //
+// answer_later(): reads, syncs and times are told when the gate is open, as a device would that works behind its queue.
+// break_device(): such an answer is then a failure.
+//
 // Threads: as backend.h; all queues share one table, so a call may name slots of every queue.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -36,11 +40,12 @@ class FakeGate {
  public:
   void shut();
   void open();
+  bool is_open() const;
   void wait_open();
   void wait_until_waiters(int count);  // blocks until so many calls are waiting in wait_open()
 
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   bool open_ = true;
   int waiters_ = 0;
@@ -56,6 +61,8 @@ class FakeBackend final : public Backend {
 
   // For tests, from any thread.
   FakeGate& gate() { return gate_; }
+  void answer_later() { answers_later_ = true; }  // before queues are opened
+  void break_device() { broken_ = true; }
   std::vector<std::string> log() const;  // "queue:op" of every call that ran, in the order they began
   size_t live_slots() const;             // values and poison alike
 
@@ -67,6 +74,8 @@ class FakeBackend final : public Backend {
   };
 
   const int devices_;
+  bool answers_later_ = false;
+  std::atomic<bool> broken_{false};
   FakeGate gate_;
   mutable std::mutex mutex_;  // guards the rest
   std::unordered_map<Slot, Entry> slots_;

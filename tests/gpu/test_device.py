@@ -107,3 +107,29 @@ def test_content_comes_back_as_it_went():
         host = torch.randint(0, 255, (numel,), dtype=torch.uint8)
         assert torch.equal(host.cuda().cpu(), host)
         assert torch.equal(host.pin_memory().to("cuda", non_blocking=True).cpu(), host)
+
+
+def test_a_download_is_of_the_moment_it_was_asked_for():
+    """Goal: what is written right behind a read is not in it. Method: more bytes than the worker stages at once."""
+    there = torch.randint(0, 255, (24 << 20,), dtype=torch.uint8, device="cuda")
+    before = there.clone()
+    host = torch.empty_like(there, device="cpu", pin_memory=True)
+    host.copy_(there, non_blocking=True)
+    there.zero_()
+    torch.cuda.synchronize()
+    assert torch.equal(host, before.cpu())
+    assert there.count_nonzero().item() == 0
+
+
+def test_uploads_keep_their_order():
+    """Goal: an upload into memory that queued work still reads, and one into memory that was just given back, disturb
+    nothing. Method: the device is kept busy while new values arrive for what it works on."""
+    x, sums = torch.zeros(1 << 20, device="cuda"), []
+    slow = torch.ones(512, 512, device="cuda")
+    for i in range(20):
+        slow = slow @ slow * 0 + 1
+        x.copy_(torch.full((1 << 20,), float(i)))
+        fresh = torch.full((1 << 20,), float(i)).cuda()
+        sums.append((x + fresh).double().mean())
+        del fresh
+    assert [s.item() for s in sums] == [2.0 * i for i in range(20)]

@@ -6,14 +6,18 @@
 #include <ATen/ops/from_blob.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/Event.h>
 #include <c10/core/GradMode.h>
+#include <c10/core/StreamGuard.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 
+#include "server/backends/torch/errors.h"
 #include "server/backends/torch/geometry.h"
 
 namespace waldo::torch_backend {
@@ -22,8 +26,6 @@ namespace {
 using Bytes = server::UploadedBytes;
 
 constexpr uintptr_t kAlignment = 64;  // what kernels may assume of a storage's start
-constexpr uint64_t kStagingBytes = uint64_t{4} << 20;
-
 c10::Storage new_storage(uint64_t bytes, c10::Allocator* allocator) {
   return c10::Storage(c10::Storage::use_byte_size_t(), static_cast<int64_t>(bytes), allocator, /*resizable=*/true);
 }
@@ -33,6 +35,10 @@ c10::DataPtr data_ptr_of(Bytes bytes) {
   std::byte* const data = bytes.data.get();
   auto* holder = new Bytes(std::move(bytes));
   return {data, holder, [](void* context) { delete static_cast<Bytes*>(context); }, c10::Device(c10::kCPU)};
+}
+
+at::Tensor pinned(uint64_t bytes) {
+  return at::empty({static_cast<int64_t>(bytes)}, at::TensorOptions().dtype(c10::ScalarType::Byte).pinned_memory(true));
 }
 
 bool aligned(const Bytes& bytes) { return reinterpret_cast<uintptr_t>(bytes.data.get()) % kAlignment == 0; }
@@ -63,6 +69,7 @@ Device::Device(c10::Device device)
   } else {
     auto* allocator = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(device.type()));
     if (allocator != nullptr) total_bytes_ = allocator->getMemoryInfo(device.index()).second;
+    copy_stream_ = c10::impl::getDeviceGuardImpl(device.type())->getStreamFromGlobalPool(device);
   }
 }
 
@@ -85,8 +92,24 @@ c10::Storage Device::adopt(Bytes bytes) const {
     return c10::Storage(c10::Storage::use_byte_size_t(), static_cast<int64_t>(size), data_ptr_of(std::move(bytes)),
                         c10::GetAllocator(c10::kCPU), /*resizable=*/true);
   }
-  c10::Storage storage = allocate(size);
-  write(storage, 0, std::move(bytes));
+  if (is_cpu()) {
+    c10::Storage storage = allocate(size);
+    write(storage, 0, std::move(bytes));
+    return storage;
+  }
+  // Nothing that the device was given so far uses new memory: it is filled beside that, and waited for by what follows.
+  const c10::Stream later = stream();
+  c10::Event filled(device_.type());
+  c10::Storage storage;
+  {
+    const c10::StreamGuard here(*copy_stream_);
+    storage = allocate(size);
+    upload(storage, 0, bytes);
+    filled.record(*copy_stream_);
+  }
+  filled.block(later);
+  if (auto* allocator = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(device_.type())))
+    allocator->recordStream(storage.data_ptr(), later);  // given back only when `later` is done with it
   return storage;
 }
 
@@ -108,9 +131,7 @@ void Device::resize(const c10::Storage& storage, uint64_t bytes) const {
 void Device::write(const c10::Storage& storage, uint64_t offset, Bytes bytes) const {
   if (bytes.size == 0) return;
   if (!is_cpu()) {
-    const at::Tensor source = at::from_blob(bytes.data.get(), {static_cast<int64_t>(bytes.size)},
-                                            at::TensorOptions().dtype(c10::ScalarType::Byte));
-    bytes_of(storage, offset, bytes.size).copy_(source);
+    upload(storage, offset, bytes);
   } else if (offset == 0 && bytes.size == storage.nbytes() && aligned(bytes)) {
     storage.unsafeGetStorageImpl()->set_data_ptr_noswap(data_ptr_of(std::move(bytes)));
   } else {
@@ -118,24 +139,39 @@ void Device::write(const c10::Storage& storage, uint64_t offset, Bytes bytes) co
   }
 }
 
-Status Device::read(const c10::Storage& storage, uint64_t offset, uint64_t bytes, const server::ReadSink& sink) const {
-  if (is_cpu()) return sink({static_cast<const std::byte*>(storage.data()) + offset, bytes});
-  if (bytes == 0) return sink({});
-  const uint64_t staging_bytes = std::min(bytes, kStagingBytes);
-  const at::Tensor staging = at::empty({static_cast<int64_t>(staging_bytes)},
-                                       at::TensorOptions().dtype(c10::ScalarType::Byte).pinned_memory(true));
-  for (uint64_t done = 0; done < bytes;) {
-    const uint64_t part = std::min(bytes - done, staging_bytes);
-    bytes_of(staging.storage(), 0, part).copy_(bytes_of(storage, offset + done, part));
-    WALDO_TRY(sink({static_cast<const std::byte*>(staging.const_data_ptr()), part}));
+// In the order of the stream that is this thread's now.
+void Device::upload(const c10::Storage& storage, uint64_t offset, const Bytes& bytes) const {
+  for (uint64_t done = 0; done < bytes.size;) {
+    const uint64_t part = std::min(bytes.size - done, kStagingBytes);
+    const at::Tensor staging = pinned(part);
+    std::memcpy(staging.mutable_data_ptr(), bytes.data.get() + done, part);
+    bytes_of(storage, offset + done, part).copy_(staging, /*non_blocking=*/true);
     done += part;
   }
-  return Status();
 }
 
-void Device::synchronize() const {
-  if (!is_cpu()) c10::impl::getDeviceGuardImpl(device_.type())->synchronizeDevice(device_.index());
+Status Device::read(const c10::Storage& storage, uint64_t offset, uint64_t bytes, const server::ReadSink& sink) const {
+  if (bytes == 0) return sink({});
+  if (!is_cpu()) return Status(StatusKind::kInternal, "a device's bytes are staged");
+  return sink({static_cast<const std::byte*>(storage.data()) + offset, bytes});
 }
+
+server::StagedPiece Device::stage(const c10::Storage& storage, uint64_t offset, uint64_t bytes) const {
+  const auto staging = std::make_shared<const at::Tensor>(pinned(bytes));
+  bytes_of(staging->storage(), 0, bytes).copy_(bytes_of(storage, offset, bytes), /*non_blocking=*/true);
+  return {.bytes = {static_cast<const std::byte*>(staging->const_data_ptr()), bytes},
+          .ready = [event = mark(Timed::kNo)] { return has_come_to(*event); },
+          .keeps = staging};
+}
+
+std::shared_ptr<const c10::Event> Device::mark(Timed timed) const {
+  const auto event = std::make_shared<c10::Event>(
+      device_.type(), timed == Timed::kYes ? c10::EventFlag::BACKEND_DEFAULT : c10::EventFlag::PYTORCH_DEFAULT);
+  event->record(stream());
+  return event;
+}
+
+c10::Stream Device::stream() const { return c10::impl::getDeviceGuardImpl(device_.type())->getStream(device_); }
 
 void Device::empty_cache() const {
   if (auto* allocator = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(device_.type()))) allocator->emptyCache();
@@ -159,6 +195,26 @@ at::Tensor Device::bytes_of(const c10::Storage& storage, uint64_t offset, uint64
   const c10::DispatchKeySet keys =
       storage.device().is_cpu() ? c10::DispatchKeySet(c10::DispatchKey::CPU) : new_tensor_keys_;
   return make_tensor(storage, geometry, static_cast<int64_t>(offset), keys);
+}
+
+Result<bool> has_come_to(const c10::Event& event) {
+  bool come = false;
+  WALDO_TRY(guarded({}, [&]() -> Status {
+    come = event.query();
+    return Status();
+  }));
+  return come;
+}
+
+uint64_t DeviceClock::time_ns(std::shared_ptr<const c10::Event> event) {
+  if (last_ == nullptr) {
+    const auto now = std::chrono::steady_clock::now().time_since_epoch();
+    last_ns_ = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
+  } else {
+    last_ns_ += static_cast<uint64_t>(std::max(0.0, last_->elapsedTime(*event)) * 1e6);
+  }
+  last_ = std::move(event);
+  return last_ns_;
 }
 
 }  // namespace waldo::torch_backend

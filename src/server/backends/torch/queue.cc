@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <future>
 #include <utility>
 
 #include "server/backends/torch/errors.h"
@@ -23,6 +24,16 @@ struct AtEnd {
   AtEnd& operator=(const AtEnd&) = delete;
   Clean clean_;
 };
+
+constexpr uint64_t kShortAnswerBytes = 4096;
+
+// For callers that want to wait: begin(done) begins what calls `done` from another thread.
+template <typename Begin>
+Status wait_for_answer(const Begin& begin) {
+  std::promise<Status> answer;
+  WALDO_TRY(begin([&](Status status) { answer.set_value(std::move(status)); }));
+  return answer.get_future().get();
+}
 
 c10::Device device_of(const Shared& shared, QueueId queue) {
   return shared.cuda ? c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(queue.raw)) : c10::Device(c10::kCPU);
@@ -182,17 +193,45 @@ Status TorchQueue::write(Slot slot, uint64_t offset, server::UploadedBytes bytes
   });
 }
 
+Result<c10::Storage> TorchQueue::to_read(Slot slot, uint64_t offset, uint64_t bytes) {
+  WALDO_TRY(settle({&slot, 1}));
+  Result<SlotEntry*> found = value_in(slot);
+  if (!found.ok()) return found.status();
+  const c10::Storage& storage = found.value()->storage;
+  if (offset > storage.nbytes() || bytes > storage.nbytes() - offset) {
+    return invalid(fmt::format("a read of {} bytes at {} from a storage of {}", bytes, offset, storage.nbytes()));
+  }
+  return storage;
+}
+
 Status TorchQueue::read(Slot slot, uint64_t offset, uint64_t bytes, const server::ReadSink& sink) {
+  if (answers_later() && bytes > 0) {
+    return wait_for_answer([&](std::function<void(Status)> done) {
+      return read_later(slot, offset, bytes, {.sink = sink, .done = std::move(done)});
+    });
+  }
   return guarded({}, [&]() -> Status {
     device_.enter_thread();
-    WALDO_TRY(settle({&slot, 1}));
-    Result<SlotEntry*> found = value_in(slot);
-    if (!found.ok()) return found.status();
-    const c10::Storage storage = found.value()->storage;
-    if (offset > storage.nbytes() || bytes > storage.nbytes() - offset) {
-      return invalid(fmt::format("a read of {} bytes at {} from a storage of {}", bytes, offset, storage.nbytes()));
-    }
-    return device_.read(storage, offset, bytes, sink);
+    const Result<c10::Storage> storage = to_read(slot, offset, bytes);
+    return storage.ok() ? device_.read(*storage, offset, bytes, sink) : storage.status();
+  });
+}
+
+Status TorchQueue::read_later(Slot slot, uint64_t offset, uint64_t bytes, server::LateRead read) {
+  return guarded({}, [&]() -> Status {
+    device_.enter_thread();
+    const Result<c10::Storage> storage = to_read(slot, offset, bytes);
+    if (!storage.ok()) return storage.status();
+    const auto stage = [&](uint64_t begin, uint64_t part) -> Result<server::StagedPiece> {
+      server::StagedPiece piece;
+      WALDO_TRY(guarded({}, [&]() -> Status {
+        piece = device_.stage(*storage, offset + begin, part);
+        return Status();
+      }));
+      return piece;
+    };
+    server::LateAnswers& answers = bytes <= kShortAnswerBytes ? short_answers_ : long_answers_;
+    return server::read_in_pieces(answers, bytes, kStagingBytes, stage, std::move(read));
   });
 }
 
@@ -209,10 +248,33 @@ void TorchQueue::poison(Slot slot, const Status& why) {
 }
 
 Status TorchQueue::synchronize() {
+  if (answers_later()) {
+    return wait_for_answer([&](std::function<void(Status)> done) {
+      return mark_later([done = std::move(done)](const Result<uint64_t>& now) { done(now.status()); });
+    });
+  }
+  return guarded({}, [&]() -> Status {
+    device_.enter_thread();
+    return shared_->collectives.any() ? shared_->collectives.settle_all() : Status();
+  });
+}
+
+Status TorchQueue::mark_later(server::LateMark told) {
   return guarded({}, [&]() -> Status {
     device_.enter_thread();
     if (shared_->collectives.any()) WALDO_TRY(shared_->collectives.settle_all());
-    device_.synchronize();
+    const std::shared_ptr<const c10::Event> event = device_.mark(Device::Timed::kYes);
+    short_answers_.add(
+        0, [event] { return has_come_to(*event); },
+        [this, event, told = std::move(told)](Status status) {
+          uint64_t now = 0;
+          if (status.ok())
+            status = guarded({}, [&] {
+              now = clock_.time_ns(event);
+              return Status();
+            });
+          told(status.ok() ? Result<uint64_t>(now) : Result<uint64_t>(std::move(status)));
+        });
     return Status();
   });
 }

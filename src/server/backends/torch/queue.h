@@ -51,6 +51,9 @@ class TorchQueue final : public server::QueueBackend {
   Status command(std::span<const std::byte> body, Buffer* report) override;
   Status synchronize() override;
   uint64_t now_ns() override;
+  bool answers_later() const override { return !device_.is_cpu(); }
+  Status read_later(Slot slot, uint64_t offset, uint64_t bytes, server::LateRead read) override;
+  Status mark_later(server::LateMark told) override;
 
  private:
   // A call in progress.
@@ -76,6 +79,7 @@ class TorchQueue final : public server::QueueBackend {
   const at::Tensor* build_tensor(Call& call, const TensorUse& use, SlotEntry& entry, Slot slot, int64_t offset,
                                  Status& failure);
   SlotEntry* find(Slot slot) const;
+  Result<c10::Storage> to_read(Slot slot, uint64_t offset, uint64_t bytes);
   Result<SlotEntry*> value_in(Slot slot) const;  // not ok: empty, poisoned, unknown
 
   // outputs.cc: results off the stack.
@@ -119,6 +123,10 @@ class TorchQueue final : public server::QueueBackend {
   std::vector<at::Tensor> kept_;               // tensors over other queues' slots
   std::vector<Made> made_;
   size_t created_count_ = 0;  // slots a report has handed out
+
+  // Last: their threads end first. Of a CPU they are never used. A short answer does not wait behind a download.
+  DeviceClock clock_;  // the thread of short_answers_
+  server::LateAnswers short_answers_{server::kStagedReadBytesMax}, long_answers_{server::kStagedReadBytesMax};
 };
 
 }  // namespace waldo::torch_backend
