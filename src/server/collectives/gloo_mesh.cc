@@ -124,6 +124,8 @@ class GlooMesh final : public Mesh {
           return Status(StatusKind::kInvalid, "a rank's address is not on loopback, and no other is allowed");
         context_->getPair(peer)->connect(std::vector<char>(socket_address.begin(), socket_address.end()));
       }
+      const std::lock_guard lock(notes_mutex_);
+      next_notes_ = awaiting_notes(0);
       return {};
     });
   }
@@ -241,6 +243,25 @@ class GlooMesh final : public Mesh {
     });
   }
 
+  std::unique_ptr<Transfer> post_notes(const Note& mine, std::vector<Note>& all) override {
+    const std::lock_guard lock(notes_mutex_);
+    auto notes = next_notes_ ? std::move(next_notes_) : std::make_unique<Notes>(*this);
+    notes->out = &all;
+    notes->all[static_cast<size_t>(options_.rank)] = mine;
+    notes->posted = guarded([&]() -> Status {
+      auto sent = std::make_unique<SentNote>(mine);
+      for (int peer = 0; peer < options_.size; ++peer) {
+        if (peer == options_.rank) continue;
+        auto& buffer = sent->buffers.emplace_back(context_->createUnboundBuffer(sent->note.data(), sizeof(Note)));
+        buffer->send(peer, notes_slot(notes->number));
+      }
+      next_notes_ = awaiting_notes(notes->number + 1);
+      next_notes_->before = std::move(sent);
+      return {};
+    });
+    return notes;
+  }
+
   std::unique_ptr<Transfer> post_send(const void* data, size_t bytes, int peer, uint32_t tag) override {
     auto transfer = std::make_unique<Sending>(*this);
     transfer->bytes = bytes;
@@ -278,6 +299,51 @@ class GlooMesh final : public Mesh {
   }
 
  private:
+  struct SentNote {
+    explicit SentNote(const Note& of) : note(of) {}
+    Note note;
+    std::vector<std::unique_ptr<UnboundBuffer>> buffers;
+  };
+  // One exchange. Its receives are posted when the one before it is sent: Gloo asks a receiver before it sends, and
+  // that question would be a round between the workers. The end of a send is waited for in the exchange after it: Gloo
+  // forgets a send that finds its connection broken, but every receive learns of it.
+  struct Notes final : Transfer {
+    explicit Notes(GlooMesh& of) : mesh(of), all(static_cast<size_t>(of.options_.size)) {}
+    Status wait(Milliseconds timeout) override {
+      WALDO_TRY(posted);
+      WALDO_TRY(mesh.guarded([&]() -> Status {
+        for (const auto& buffer : received) {
+          if (!buffer->waitRecv(timeout)) return disconnected("waiting for the other ranks was given up");
+        }
+        for (size_t i = 0; before && i < before->buffers.size(); ++i) {
+          if (!before->buffers[i]->waitSend(timeout)) return disconnected("waiting for the other ranks was given up");
+        }
+        return {};
+      }));
+      before = nullptr;
+      *out = all;
+      return {};
+    }
+    GlooMesh& mesh;
+    uint32_t number = 0;
+    Status posted;
+    std::vector<Note> all;
+    std::vector<Note>* out = nullptr;
+    std::unique_ptr<SentNote> before;
+    std::vector<std::unique_ptr<UnboundBuffer>> received;
+  };
+  std::unique_ptr<Notes> awaiting_notes(uint32_t number) {
+    auto notes = std::make_unique<Notes>(*this);
+    notes->number = number;
+    for (int peer = 0; peer < options_.size; ++peer) {
+      if (peer == options_.rank) continue;
+      Note& note = notes->all[static_cast<size_t>(peer)];
+      auto& buffer = notes->received.emplace_back(context_->createUnboundBuffer(note.data(), note.size()));
+      buffer->recv(peer, notes_slot(number));
+    }
+    return notes;
+  }
+
   // The size goes first, so that a message that does not fit is an error and no overrun; then the message itself.
   struct Sending final : Transfer {
     explicit Sending(GlooMesh& of) : mesh(of) {}
@@ -321,6 +387,7 @@ class GlooMesh final : public Mesh {
 
   // Collectives' slots have a prefix in their highest byte, which is never 0.
   static uint64_t header_slot(uint32_t tag) { return uint64_t{tag} << 1; }
+  static uint64_t notes_slot(uint32_t number) { return uint64_t{1} << 40 | number; }
 
   static Status copy(void* out, const void* in, size_t bytes) {
     if (bytes != 0) std::memmove(out, in, bytes);
@@ -363,6 +430,9 @@ class GlooMesh final : public Mesh {
   std::vector<std::string> addresses_;
   uint32_t next_tag_ = 1;
   std::atomic<bool> closed_{false};
+
+  std::mutex notes_mutex_;
+  std::unique_ptr<Notes> next_notes_;  // null: not connected, or failed
 };
 
 }  // namespace

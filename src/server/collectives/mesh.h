@@ -5,9 +5,10 @@
 //          Transfer is waited for by one. close() from any: what waits fails at once.
 // Memory:  the caller's, until the function (for a Transfer: its wait) returns.
 // Errors:  kDisconnected: a rank is gone, did not come in time, or sent something else. The mesh is closed then, so
-//          that the others hear of it too. Nothing throws.
+//          that the others hear of it too. Nothing throws. The process ignores SIGPIPE: engines write to sockets.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -43,6 +44,9 @@ class Transfer {
   virtual Status wait(Milliseconds timeout) = 0;
 };
 
+// What a rank tells all others before a collective; opaque here.
+using Note = std::array<std::byte, 32>;
+
 class Mesh {
  public:
   virtual ~Mesh() = default;
@@ -65,6 +69,9 @@ class Mesh {
                           const std::vector<int64_t>& out_bytes, Milliseconds timeout) = 0;
   virtual Status barrier(Milliseconds timeout) = 0;
 
+  // Tells every other rank `mine`. After the transfer's wait() `all` holds what each said, by rank. Every rank takes
+  // part in the same order, after connect(); never waits. The others' notes arrive while collectives run.
+  virtual std::unique_ptr<Transfer> post_notes(const Note& mine, std::vector<Note>& all) = 0;
   // Messages between two ranks with the same tag arrive in the order they were posted.
   virtual std::unique_ptr<Transfer> post_send(const void* data, size_t bytes, int peer, uint32_t tag) = 0;
   virtual std::unique_ptr<Transfer> post_receive(void* data, size_t bytes, int peer, uint32_t tag) = 0;

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <numeric>
 #include <thread>
 
@@ -9,6 +10,9 @@ namespace waldo::server {
 namespace {
 
 using namespace std::chrono_literals;
+
+const auto kIgnored =
+    std::signal(SIGPIPE, SIG_IGN);  // as a worker does: Gloo writes to sockets that others have closed
 
 void add(void* out, const void* a, const void* b, size_t elements) {
   for (size_t i = 0; i < elements; ++i)
@@ -64,6 +68,44 @@ TEST(Mesh, ReducesAndGathers) {
     EXPECT_EQ(all, "abbccc");
     EXPECT_TRUE(mesh.barrier(5s).ok());
   });
+}
+
+Note note_of(int rank, int round) {
+  Note note{};
+  note[0] = static_cast<std::byte>(rank);
+  note[31] = static_cast<std::byte>(round);
+  return note;
+}
+
+// Goal: notes reach every rank in the order they were posted, also several at once and with a collective between them.
+TEST(Mesh, NotesReachEveryRank) {
+  auto meshes = connected(3);
+  on_each(meshes, [](Mesh& mesh, int rank) {
+    constexpr int kRounds = 20;
+    std::vector<std::vector<Note>> said(kRounds);
+    for (int first = 0; first < kRounds; first += 2) {
+      const auto one = mesh.post_notes(note_of(rank, first), said[static_cast<size_t>(first)]);
+      const auto two = mesh.post_notes(note_of(rank, first + 1), said[static_cast<size_t>(first + 1)]);
+      EXPECT_TRUE(one->wait(5s).ok());
+      std::vector<float> values(100, 1.0f);
+      EXPECT_TRUE(mesh.allreduce(values.data(), {values.size(), sizeof(float), &add}, 5s).ok());
+      EXPECT_TRUE(two->wait(5s).ok());
+    }
+    for (int round = 0; round < kRounds; ++round)
+      EXPECT_EQ(said[static_cast<size_t>(round)],
+                (std::vector<Note>{note_of(0, round), note_of(1, round), note_of(2, round)}));
+  });
+}
+
+// Goal: posting waits for nobody; a rank that never says anything is an error when the time is up, and for all.
+TEST(Mesh, ASilentRankIsATimeout) {
+  auto meshes = connected(2, 200ms);
+  std::vector<Note> said;
+  const auto posted = meshes[0]->post_notes(note_of(0, 0), said);
+  EXPECT_EQ(posted->wait(200ms).kind(), StatusKind::kDisconnected);
+  EXPECT_TRUE(said.empty());
+  const auto late = meshes[1]->post_notes(note_of(1, 0), said);
+  EXPECT_FALSE(late->wait(5s).ok() && meshes[1]->barrier(5s).ok());
 }
 
 // Goal: a message that is not what the receiver expects is an error on both sides, and nothing is overrun.

@@ -1,8 +1,6 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/List.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
-#include <c10/core/ScalarType.h>
 #include <fmt/format.h>
 #include <torch/library.h>
 
@@ -10,13 +8,12 @@
 #include <numeric>
 #include <optional>
 
-#include "server/backends/torch/collectives.h"
+#include "server/backends/torch/collective_recording.h"
 #include "server/backends/torch/errors.h"
 #include "server/backends/torch/reduce.h"
 #include "wire/collectives.h"
 
-// The operators of wire/collectives.h: each makes a job of its tensors' memory. Every collective begins with the ranks
-// telling each other what they are about to do, 32 bytes each: ranks that disagree all learn it, and nothing hangs.
+// The operators of wire/collectives.h: each makes a job of its tensors' memory.
 
 namespace waldo::torch_backend {
 namespace {
@@ -27,130 +24,6 @@ using server::Milliseconds;
 using wire::ReduceKind;
 using Lane = Collectives::Lane;
 using Tensors = std::vector<Tensor>;
-
-[[noreturn]] void fail(Status why) { throw CollectiveFailure(std::move(why)); }
-void require(bool holds, const char* what) {
-  if (!holds) fail(Status(StatusKind::kInvalid, what));
-}
-
-enum class What : uint32_t {
-  kAllreduce,
-  kBroadcast,
-  kReduce,
-  kAllgather,
-  kReduceScatter,
-  kGather,
-  kScatter,
-  kAlltoall,
-  kBarrier
-};
-constexpr const char* kNames[] = {"allreduce", "broadcast", "reduce",   "allgather", "reduce_scatter",
-                                  "gather",    "scatter",   "alltoall", "barrier"};
-
-// What a rank is about to do. Plain bytes: they are compared.
-struct Intent {
-  What what = What::kBarrier;
-  uint32_t op = 0;
-  int32_t root = -1;
-  uint32_t dtype = 0;
-  uint64_t elements = 0;
-  uint64_t shapes = 0;  // of all the tensors' dtypes and sizes
-};
-static_assert(sizeof(Intent) == 32);
-
-std::string text_of(const Intent& intent) {
-  std::string text = kNames[std::min<size_t>(static_cast<size_t>(intent.what), std::size(kNames) - 1)];
-  if (intent.what == What::kBarrier) return text;
-  const bool reduces =
-      intent.what == What::kAllreduce || intent.what == What::kReduce || intent.what == What::kReduceScatter;
-  text += fmt::format("(TensorShape=[{}], TensorDtypes={}", intent.elements,
-                      c10::toString(static_cast<c10::ScalarType>(intent.dtype)));
-  if (reduces) text += ", op=" + name_of(static_cast<ReduceKind>(std::min<int64_t>(intent.op, wire::reduce_kind_max)));
-  if (intent.root >= 0) text += fmt::format(", root={}", intent.root);
-  return text + ")";
-}
-
-void add_shape(Intent& intent, const Tensor& tensor) {
-  intent.dtype = static_cast<uint32_t>(tensor.scalar_type());
-  intent.elements += static_cast<uint64_t>(tensor.numel());
-  intent.shapes = intent.shapes * 0x9E3779B97F4A7C15ull + (static_cast<uint64_t>(tensor.numel()) << 8) + intent.dtype;
-}
-
-Status agree(Mesh& mesh, const Group& group, const Intent& mine, Milliseconds timeout) {
-  if (group.size == 1) return {};
-  std::vector<Intent> all(static_cast<size_t>(group.size));
-  WALDO_TRY(mesh.allgather(&mine, all.data(), std::vector<size_t>(all.size(), sizeof(Intent)), timeout));
-  for (size_t rank = 0; rank < all.size(); ++rank) {
-    if (std::memcmp(&all[rank], &all[0], sizeof(Intent)) == 0) continue;
-    return device_error(
-        wire::ErrorClass::kRuntime,
-        fmt::format("Detected mismatch between collectives on ranks. Rank 0 is running collective: {}, but Rank {} is "
-                    "running collective: {}.",
-                    text_of(all[0]), rank, text_of(all[rank])));
-  }
-  return {};
-}
-
-// The memory of a tensor where the engine can reach it: its own on a CPU, else a copy.
-class Memory {
- public:
-  explicit Memory(Tensor tensor) : tensor_(std::move(tensor)) {
-    host_ = tensor_.device().is_cpu() ? tensor_ : tensor_.cpu();
-  }
-  void* data() const { return host_.mutable_data_ptr(); }
-  size_t bytes() const { return host_.nbytes(); }
-  size_t elements() const { return static_cast<size_t>(host_.numel()); }
-  c10::ScalarType dtype() const { return host_.scalar_type(); }
-  void written() const {
-    if (!host_.is_same(tensor_)) tensor_.copy_(host_);
-  }
-
- private:
-  Tensor tensor_, host_;
-};
-
-// A collective about to be recorded.
-struct Recording {
-  Recording(int64_t number, int64_t timeout_ms, What what) : name(kNames[static_cast<size_t>(what)]) {
-    intent.what = what;
-    auto found = current_collectives().find(number);
-    if (!found.ok()) fail(found.status());
-    group = *found;
-    timeout = timeout_ms > 0 ? Milliseconds(timeout_ms) : group->timeout;
-  }
-  void uses(const Tensor& tensor, bool writes) {
-    require(tensor.is_non_overlapping_and_dense(), "a collective of a tensor that is not dense");
-    job.uses.push_back({tensor.storage().unsafeGetStorageImpl(), writes});
-  }
-  void root_is(int64_t root) {
-    require(root >= 0 && root < group->size, "a root that is no rank");
-    intent.root = static_cast<int32_t>(root);
-  }
-  void reduces(int64_t op) {
-    require(op >= 0 && op <= wire::reduce_kind_max, "an unknown reduction");
-    intent.op = static_cast<uint32_t>(op);
-  }
-  size_t size() const { return static_cast<size_t>(group->size); }
-
-  template <typename Body>
-  void record(Body body) {
-    job.name = name;
-    job.run = [group = group, intent = intent, timeout = timeout, body = std::move(body)](Mesh& mesh) -> Status {
-      const at::AutoDispatchBelowADInplaceOrView below;
-      const c10::NoGradGuard no_grad;
-      WALDO_TRY(agree(mesh, *group, intent, timeout));
-      return body(mesh);
-    };
-    if (Status status = current_collectives().record(*group, Lane::kCollective, std::move(job)); !status.ok())
-      fail(std::move(status));
-  }
-
-  std::string name;
-  const Group* group;
-  Milliseconds timeout;
-  Intent intent;
-  Collectives::Job job;
-};
 
 TypedReduction reduction_of(const Recording& recording, const Tensor& tensor, double factor) {
   auto made = reduction_for(static_cast<ReduceKind>(recording.intent.op), tensor.scalar_type(),
@@ -474,7 +347,8 @@ void alltoall(const c10::List<Tensor>& outputs, const c10::List<Tensor>& inputs,
 void barrier(const Tensor& token, int64_t group, int64_t timeout_ms) {
   Recording recording(group, timeout_ms, What::kBarrier);
   recording.uses(token, true);
-  recording.record([token](Mesh&) -> Status { return {}; });  // that all agreed is all there is to it
+  // That all have recorded it is known by then; what they recorded before shall have ended too.
+  recording.record([token, timeout = recording.timeout](Mesh& mesh) -> Status { return mesh.barrier(timeout); });
 }
 
 // Posted at once, so that two ranks that send to each other first both come to receive. Sends and receives are waited

@@ -32,6 +32,7 @@ struct Collectives::Running {
   Job job;
   const Member* member;
   Lane lane;
+  bool joins = false;  // connects the ranks
   bool done = false;
   Status status;  // once done
 };
@@ -39,8 +40,9 @@ struct Collectives::Running {
 struct Collectives::Member {
   Group group;
   std::array<Line, 3> lines;
-  Status failure;        // of a job; collectives after it fail
-  bool closing = false;  // its threads end when their jobs have
+  Status failure;          // of a job; collectives after it fail
+  bool connected = false;  // the ranks are
+  bool closing = false;    // its threads end when their jobs have
 };
 
 Collectives::Collectives(std::string listen_at) : listen_at_(std::move(listen_at)) {}
@@ -95,6 +97,7 @@ Status Collectives::join(const wire::Command& command) {
   auto job = std::make_shared<Running>();
   job->member = &member;
   job->lane = Lane::kCollective;
+  job->joins = true;
   job->job.name = "the making of a group";
   job->job.run = [addresses = std::move(*addresses)](server::Mesh& mesh) { return mesh.connect(addresses); };
   push(member, Lane::kCollective, std::move(job));
@@ -139,13 +142,26 @@ Status Collectives::record(const Group& group, Lane lane, Job job) {
   return {};
 }
 
+void Collectives::announce(Member& member, Running& job) {
+  if (const auto say = std::exchange(job.job.announce, nullptr)) say(*member.group.mesh);
+}
+
 void Collectives::push(Member& member, Lane lane, std::shared_ptr<Running> job) {
   Line& line = member.lines[static_cast<size_t>(lane)];
+  if (member.connected) announce(member, *job);
   live_.push_back(job);
   live_count_.store(live_.size(), std::memory_order_release);
   line.jobs.push_back(std::move(job));
   if (!line.thread.joinable()) line.thread = Thread([this, &member, lane] { run_line(member, lane); });
   changed_.notify_all();
+}
+
+// What was recorded while the ranks were connecting is announced now, in order.
+void Collectives::joined(Member& member) {
+  member.connected = true;
+  for (const auto& job : member.lines[static_cast<size_t>(Lane::kCollective)].jobs) {
+    announce(member, *job);
+  }
 }
 
 void Collectives::run_line(Member& member, Lane lane) {
@@ -166,6 +182,7 @@ void Collectives::run_line(Member& member, Lane lane) {
     } else {
       job->job.run = nullptr;
     }
+    if (job->joins && status.ok()) joined(member);
     if (!status.ok() && member.failure.ok()) {
       log_debug("group {}: {}", member.group.number, status.text());
       // What the ranks disagree about they know, and may go on; a broken mesh stays so.

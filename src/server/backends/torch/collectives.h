@@ -46,7 +46,9 @@ class Collectives {
     bool writes;
   };
   struct Job {
-    std::function<void(server::Mesh&)> begin;  // on the recording thread, once nothing conflicts; may be empty
+    // Both on the recording thread, once nothing conflicts, and both may be empty. announce() comes in the lane's
+    // order, once the ranks are connected, with a lock held: it must not wait.
+    std::function<void(server::Mesh&)> begin, announce;
     std::function<Status(server::Mesh&)> run;
     std::vector<Use> uses;
     std::string name;
@@ -82,6 +84,8 @@ class Collectives {
   Status leave(uint32_t number, server::Milliseconds at_most);
   Status abort(uint32_t number);
   void push(Member& member, Lane lane, std::shared_ptr<Running> job);  // mutex_ held
+  static void announce(Member& member, Running& job);                  // mutex_ held
+  static void joined(Member& member);                                  // mutex_ held
   void run_line(Member& member, Lane lane);
   Status take_failure();  // mutex_ held
   template <typename Conflicts>

@@ -3,6 +3,7 @@
 #include <ATen/ops/ones.h>
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <thread>
 
 #include "server/backends/torch/test_support.h"
@@ -14,6 +15,7 @@ namespace waldo::torch_backend::test {
 namespace {
 
 constexpr uint32_t kGroup = 3;
+const auto kIgnored = std::signal(SIGPIPE, SIG_IGN);  // as a worker does
 
 wire::TensorMeta floats(int64_t count) { return meta({count}); }
 
