@@ -45,8 +45,10 @@ def test_a_killed_rank_fails_the_other(saw):
 
 @pytest.mark.parametrize("case", ["missing_rank", "barrier_without_the_other"])
 def test_a_rank_that_does_not_come_is_a_timeout(saw, case):
-    said, seconds = saw(case)[0]
+    found = saw(case)
+    said, seconds = found[0]
     assert said.startswith("DistBackendError") and "imed out" in said, said
+    assert found[1][0] == "stayed"
     assert 2.5 < seconds < 20
 
 

@@ -53,14 +53,20 @@ def killed_rank(rank):
     return tensor.sum().item()
 
 
+def stay_until_the_other_has_said(rank):
+    """Alive and doing nothing, so that what the other meets is a rank that does not come, and not one that died."""
+    if not said_by[1 - rank].wait(100):
+        return "the other never said anything"
+    return "stayed"
+
+
 def missing_rank(rank):
     """One never comes: the group's time (3 s) is up."""
     tensor = torch.ones(4, device=f"cuda:{rank}")
     dist.all_reduce(tensor)
     tensor.cpu()
     if rank == 1:
-        time.sleep(8)
-        return "slept"
+        return stay_until_the_other_has_said(rank)
     dist.all_reduce(tensor)
     return tensor.sum().item()
 
@@ -68,8 +74,7 @@ def missing_rank(rank):
 def barrier_without_the_other(rank):
     dist.barrier()
     if rank == 1:
-        time.sleep(8)
-        return "slept"
+        return stay_until_the_other_has_said(rank)
     dist.barrier()
     return "passed"
 
@@ -112,7 +117,12 @@ def wrong_arguments(rank):
     return "\n".join(seen)
 
 
-def main_rank(rank, out, case):
+said_by = None  # an event per rank: it has written what it saw
+
+
+def main_rank(rank, out, case, said_events):
+    global said_by
+    said_by = said_events
     torch.cuda.set_device(rank)
     dist.init_process_group(
         "nccl", init_method=f"file://{out}/store", rank=rank, world_size=2, timeout=timedelta(seconds=3)
@@ -123,6 +133,7 @@ def main_rank(rank, out, case):
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
     (Path(out) / f"{rank}.txt").write_text(f"{time.monotonic() - begin:.1f}\n{said}")
+    said_events[rank].set()
     os._exit(0)
 
 
@@ -130,7 +141,8 @@ if __name__ == "__main__":
     os.makedirs(sys.argv[1], exist_ok=True)
     (Path(sys.argv[1]) / "store").unlink(missing_ok=True)
     context = mp.get_context("spawn")
-    ranks = [context.Process(target=main_rank, args=(rank, *sys.argv[1:3])) for rank in range(2)]
+    events = [context.Event() for _ in range(2)]
+    ranks = [context.Process(target=main_rank, args=(rank, *sys.argv[1:3], events)) for rank in range(2)]
     for process in ranks:
         process.start()
     for process in ranks:
