@@ -4,7 +4,6 @@
 #include <ATen/EmptyTensor.h>
 #include <ATen/native/Resize.h>
 #include <ATen/native/transformers/attention.h>
-#include <ATen/native/transformers/sdp_utils_cpp.h>
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/addr.h>
 #include <ATen/ops/as_strided_native.h>
@@ -24,6 +23,7 @@
 #include <memory>
 #include <vector>
 
+#include "frontends/torch/attention.h"
 #include "frontends/torch/device.h"
 #include "frontends/torch/forward.h"
 #include "frontends/torch/kernels_made_of.h"
@@ -218,12 +218,6 @@ bool no_ctc_tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, cons
   return false;
 }
 
-// Of the attention forms the math one runs on every worker.
-int64_t sdp_choice(const at::Tensor&, const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, double,
-                   bool, std::optional<double>, bool) {
-  return static_cast<int64_t>(sdp::SDPBackend::math);
-}
-
 }  // namespace
 
 at::Tensor empty_far(at::IntArrayRef sizes, at::ScalarType dtype, c10::Device device) {
@@ -263,7 +257,7 @@ void register_hand_kernels(torch::Library& library) {
   library.impl("_use_cudnn_ctc_loss.Tensor", TORCH_FN(no_ctc_tensor));
   library.impl("_use_miopen_ctc_loss", TORCH_FN(no_ctc));
   library.impl("_use_miopen_ctc_loss.Tensor", TORCH_FN(no_ctc_tensor));
-  library.impl("_fused_sdp_choice", TORCH_FN(sdp_choice));
+  library.impl("_fused_sdp_choice", TORCH_FN(attention_choice));
 }
 
 void register_kernels() {
@@ -282,7 +276,7 @@ void register_kernels() {
   register_sparse_kernels();
   register_nested_kernels();
   register_collective_operators();
-  at::native::_fused_sdp_choice_stub.set_cuda_dispatch_ptr(&sdp_choice);
+  at::native::_fused_sdp_choice_stub.set_cuda_dispatch_ptr(&attention_choice);
 }
 
 }  // namespace waldo::torch_frontend

@@ -120,6 +120,7 @@ Rule rule_for(std::string_view op) {
     add_pointwise_rules(*table);
     add_norm_rules(*table);
     add_reduction_rules(*table);
+    add_attention_rules(*table);
     add_shape_rules(*table);
     return table;
   }();

@@ -50,6 +50,17 @@ void RuleOutputs::contiguous(at::ScalarType dtype, c10::IntArrayRef sizes) {
   add(dtype, sizes, c10::contiguous_strides(sizes), true);
 }
 
+void RuleOutputs::strided(at::ScalarType dtype, c10::IntArrayRef sizes, c10::IntArrayRef strides) {
+  add(dtype, sizes, strides, strides == c10::IntArrayRef(c10::contiguous_strides(sizes)));
+}
+
+void RuleOutputs::integer(int64_t value) {
+  OutputPlan plan;
+  plan.kind = wire::OutputKind::kInt;
+  plan.integer = value;
+  told_.outputs.push_back(std::move(plan));
+}
+
 void RuleOutputs::in_format(at::ScalarType dtype, c10::IntArrayRef sizes, at::MemoryFormat format) {
   if (format == at::MemoryFormat::ChannelsLast) {
     add(dtype, sizes, c10::get_channels_last_strides_2d(sizes), false);

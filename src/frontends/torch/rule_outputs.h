@@ -26,6 +26,8 @@ class RuleOutputs {
   void in_format(at::ScalarType dtype, c10::IntArrayRef sizes, at::MemoryFormat format);
   void like(const at::Tensor& tensor, at::ScalarType dtype);
   void like(const at::Tensor& tensor) { like(tensor, tensor.scalar_type()); }
+  void strided(at::ScalarType dtype, c10::IntArrayRef sizes, c10::IntArrayRef strides);  // without gaps
+  void integer(int64_t value);
   void undefined() { told_.outputs.emplace_back(); }
 
   // As TensorIterator lays the result of these operands out. False when their sizes do not fit together, or
@@ -57,6 +59,7 @@ void add_rules(RuleTable& rules);            // meta_rules.cc: indexing, convolu
 void add_pointwise_rules(RuleTable& rules);  // rules_pointwise.cc: element by element, and losses made of it
 void add_norm_rules(RuleTable& rules);       // rules_norms.cc: batch and group norm, recurrent cells
 void add_reduction_rules(RuleTable& rules);  // rules_reductions.cc: to one value, or along dimensions
+void add_attention_rules(RuleTable& rules);  // rules_attention.cc: the fused forms of attention
 void add_shape_rules(RuleTable& rules);      // rules_shapes.cc: rearranging, looking up, sampling, pictures, signals
 
 inline const at::Tensor& tensor_at(const c10::IValue* arguments, size_t i) { return arguments[i].toTensor(); }

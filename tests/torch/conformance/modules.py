@@ -6,13 +6,12 @@ import copy
 import inspect
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from . import recurrent
 from .comparing import same
 from .moving import Mover, tensors_of
 from .phases import SEED, Outcome, Tried, cotangents
-from .references import linear_cross_entropy_as_on_cuda
+from .references import attention, linear_cross_entropy_as_on_cuda, plain_attention
 
 # Modules that CUDA takes apart in another way: within these the CPU does the same.
 AS_ON_CUDA = {
@@ -21,6 +20,19 @@ AS_ON_CUDA = {
     "nn.GRU": recurrent.as_on_cuda,
     "nn.LinearCrossEntropyLoss": linear_cross_entropy_as_on_cuda,
 }
+
+
+@contextlib.contextmanager
+def attention_as_on_cuda():
+    def attend(query, key, value, attn_mask=None, dropout_p=0.0, *arguments, **options):
+        form = plain_attention if dropout_p > 0 else attention  # with dropout the CPU takes no fused form either
+        return form(query, key, value, attn_mask, dropout_p, *arguments, **options)
+
+    torch.nn.functional.scaled_dot_product_attention = attend
+    try:
+        yield
+    finally:
+        torch.nn.functional.scaled_dot_product_attention = plain_attention
 
 
 def registry():
@@ -78,8 +90,7 @@ def try_module(info, dtype):
             for module, device in ((here, "cpu"), (there, "cuda:0")):
                 module.train(training)
                 sides.append(Side(module, given.forward_input, device))
-            # Attention: the form that a Waldo device takes; the CPU has a faster one.
-            with AS_ON_CUDA.get(info.name, contextlib.nullcontext)(), sdpa_kernel(SDPBackend.MATH):
+            with AS_ON_CUDA.get(info.name, contextlib.nullcontext)(), attention_as_on_cuda():
                 mine = Outcome(sides[0].run)
             outcomes = [mine, Outcome(sides[1].run)]
             tried.outcomes(phase, index, *outcomes, lambda: same(outcomes[0].value, outcomes[1].value))

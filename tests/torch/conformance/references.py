@@ -13,6 +13,7 @@ import types
 import torch
 
 REFERENCES = {}
+plain_attention = torch.nn.functional.scaled_dot_product_attention  # also while a module is given another
 
 
 def reference(*names):
@@ -25,14 +26,23 @@ def reference(*names):
 
 @reference("nn.functional.scaled_dot_product_attention")
 def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
-    """CUDA chooses among forms of its own; a Waldo device takes the one written out in plain operators."""
+    """CUDA chooses among forms of its own; a fused one is the CPU's fused one here, in CUDA's layout."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
+    def attend(query, key, value, scale=scale):
+        return plain_attention(query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa)
+
     if dropout_p == 0:
+        form = attention_form(query, key, value, attn_mask, is_causal, enable_gqa)
+        if form == "flash":  # with its width padded to a multiple of 8
+            width = query.size(-1)
+            pad = [InItsOrder.apply(torch.nn.functional.pad(x, (0, -width % 8))) for x in (query, key, value)]
+            out = attend(*pad, 1 / math.sqrt(width) if scale is None else scale)
+            return out[..., :width] if width % 8 else out
+        if form == "efficient":
+            return attend(query, key, value).transpose(1, 2).contiguous().transpose(1, 2).clone()  # no view
         with sdpa_kernel(SDPBackend.MATH):
-            return torch.nn.functional.scaled_dot_product_attention(
-                query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
-            )
+            return attend(query, key, value)
     torch.manual_seed(42)  # as op_db's own wrapper of this function
     given = query.dtype
     if given in (torch.float16, torch.bfloat16):
@@ -45,6 +55,37 @@ def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False,
     if attn_mask is not None:
         weights = weights + attn_mask
     return torch.matmul(dropout(torch._safe_softmax(weights, -1), dropout_p), value).to(given)
+
+
+class InItsOrder(torch.autograd.Function):
+    """Nothing but the layout of the gradient, which is the tensor's own as CUDA's flash attention leaves it."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.like = x.detach()
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return torch.empty_like(ctx.like).copy_(gradient)
+
+
+def attention_form(query, key, value, mask, is_causal, enable_gqa):
+    """ATen/native/transformers/cuda/sdp_utils.cpp on compute capability 8.0, where the CPU has a fused form as well."""
+    tensors = (query, key, value)
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    width, out_width = query.size(-1), value.size(-1)
+    choice = torch._fused_sdp_choice(query, key, value, mask, 0.0, is_causal, enable_gqa=enable_gqa)
+    if choice != torch.nn.attention.SDPBackend.FLASH_ATTENTION.value or any(x.dtype != query.dtype for x in tensors):
+        return "math"
+    if half and mask is None and width <= 256 and not (is_causal and query.size(-2) != key.size(-2)):
+        return "flash"
+    unit = 8 if half else 4
+    aligned = width % unit == 0 and out_width % unit == 0 and all(x.storage_offset() % unit == 0 for x in tensors)
+    masked_in_rows = mask is None or mask.stride(-1) == 1
+    grouped = enable_gqa or not query.size(1) == key.size(1) == value.size(1)
+    fits = aligned and masked_in_rows and not grouped and (half or query.dtype == torch.float32)
+    return "efficient" if fits else "math"
 
 
 def dropout(x, p):

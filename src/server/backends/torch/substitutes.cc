@@ -271,6 +271,7 @@ void register_substitutes() {
     cpu->impl("_use_cudnn_ctc_loss.Tensor", never_cudnn_ctc_tensor);
     cpu->impl("_use_miopen_ctc_loss", never_cudnn_ctc);
     cpu->impl("_use_miopen_ctc_loss.Tensor", never_cudnn_ctc_tensor);
+    add_attention(*cpu);
     return cpu;  // never freed: our libraries are never unloaded
   }();
   static_cast<void>(library);
