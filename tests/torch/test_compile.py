@@ -52,6 +52,7 @@ def trained(device, wrap, steps=3):
         {"options": {"max_autotune": True}},
         {"backend": "eager"},
         {"backend": "aot_eager"},
+        {"backend": "cudagraphs"},
     ],
     ids=str,
 )

@@ -109,6 +109,25 @@ def test_memory_figures():
     assert torch.cuda.memory_stats()["allocated_bytes.all.allocated"] == 0
 
 
+def test_a_snapshot_of_memory_has_what_lives():
+    x = torch.empty(1000, dtype=torch.uint8, device="cuda")
+    y = torch.empty(3 << 20, dtype=torch.uint8, device="cuda:1")
+    segments = {segment["address"]: segment for segment in torch.cuda.memory_snapshot()}
+    for tensor, kind, taken in ((x, "small", 1024), (y, "large", 3 << 20)):
+        segment = segments[tensor.data_ptr()]
+        (block,) = segment["blocks"]
+        assert (segment["device"], segment["segment_type"]) == (tensor.device.index, kind)
+        assert (block["size"], block["requested_size"], block["state"]) == (taken, tensor.nbytes, "active_allocated")
+    for device in range(DEVICES):
+        mine = [segment for segment in segments.values() if segment["device"] == device]
+        assert sum(segment["allocated_size"] for segment in mine) == torch.cuda.memory_allocated(device)
+    address = x.data_ptr()
+    del x, segments
+    assert address not in {segment["address"] for segment in torch.cuda.memory_snapshot()}
+    torch.cuda.memory._record_memory_history(enabled=None)
+    assert "segments" in torch.cuda.memory._snapshot()
+
+
 def test_memory_of_a_view_and_of_nothing():
     before = torch.cuda.memory_allocated()
     x = torch.empty(0, device="cuda")
@@ -308,7 +327,6 @@ def test_accelerator():
 
 UNAVAILABLE = {
     "CUDAPluggableAllocator": lambda: torch.cuda.memory.CUDAPluggableAllocator("libc.so.6", "malloc", "free"),
-    "memory_snapshot": lambda: torch.cuda.memory_snapshot(),
     "_record_memory_history": lambda: torch.cuda.memory._record_memory_history(),
     "current_blas_handle": lambda: torch.cuda.current_blas_handle(),
     "set_sync_debug_mode": lambda: torch.cuda.set_sync_debug_mode("warn"),

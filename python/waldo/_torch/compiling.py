@@ -11,7 +11,8 @@ from typing import Any
 
 
 def patch() -> None:
-    """After torch is imported: `torch.compile(…)`, whose backend is "inductor" unless it is told another."""
+    """After torch is imported: `torch.compile(…)`, whose backend is "inductor" unless it is told another. "cudagraphs" is
+    ours too: what it saves is the launching of kernels from here, and none is."""
     import torch
 
     wrapper = torch._TorchCompileInductorWrapper
@@ -20,11 +21,24 @@ def patch() -> None:
     def compile_graph(self: Any, graph: Any, inputs: Any, **options: Any) -> Any:
         if not _touches_cuda(graph, inputs):
             return inductor(self, graph, inputs, **options)
-        from torch._dynamo.backends.debugging import aot_eager
+        return _by_operators(graph, inputs)
 
-        return aot_eager(graph, inputs, fw_compiler=_callable, bw_compiler=_callable)
+    other = torch._TorchCompileWrapper
+    init = other.__init__
+
+    def choose(self: Any, backend: Any, *arguments: Any, **options: Any) -> None:
+        init(self, backend, *arguments, **options)
+        if backend == "cudagraphs":
+            self.compiler_fn = _by_operators
 
     wrapper.__call__ = compile_graph
+    other.__init__ = choose
+
+
+def _by_operators(graph: Any, inputs: Any, **_options: Any) -> Any:
+    from torch._dynamo.backends.debugging import aot_eager
+
+    return aot_eager(graph, inputs, fw_compiler=_callable, bw_compiler=_callable)
 
 
 def _callable(graph: Any, inputs: Any) -> Any:

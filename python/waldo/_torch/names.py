@@ -33,6 +33,8 @@ def fill() -> None:
     for name, value in ours.items():
         if built or not hasattr(core, name):
             setattr(core, name, value)
+    for name, value in _attention().items():
+        setattr(core, name, value)
     if built:
         cuda_build.hide(core, ours)
     core._acceleratorGraph = graphs.CUDAGraph
@@ -170,6 +172,41 @@ def _memory_stats(device: int) -> dict[str, Any]:
     }
 
 
+def _memory_snapshot(_pool: Any = None) -> dict[str, Any]:
+    """What lives now. Each storage is a segment of its own: what the worker's allocator keeps around it is not told."""
+
+    def segment(device: int, address: int, size: int, taken: int, large: bool) -> dict[str, Any]:
+        block = {"address": address, "size": taken, "requested_size": size, "state": "active_allocated", "frames": []}
+        return {
+            "device": device,
+            "address": address,
+            "total_size": taken,
+            "allocated_size": taken,
+            "active_size": taken,
+            "requested_size": size,
+            "stream": 0,
+            "segment_type": "large" if large else "small",
+            "segment_pool_id": (0, 0),
+            "is_expandable": False,
+            "frames": [],
+            "blocks": [block],
+        }
+
+    module = native.get()
+    devices = range(module.device_count())
+    return {
+        "segments": [segment(device, *block) for device in devices for block in module.memory_blocks(device)],
+        "device_traces": [[] for _ in devices],
+        "allocator_settings": {"PYTORCH_CUDA_ALLOC_CONF": "", "expandable_segments": False},
+        "external_annotations": [],
+    }
+
+
+def _record_memory_history(enabled: Any = None, *_arguments: Any, **_options: Any) -> None:
+    if enabled:
+        unavailable.refuse("torch.cuda.memory._record_memory_history", unavailable.HISTORY)
+
+
 def _host_memory_stats() -> dict[str, Any]:
     stats = native.get().pinned_stats()
     count = (stats["count"], stats["count"], stats["count_total"], stats["count_total"] - stats["count"])
@@ -205,6 +242,9 @@ def _memory() -> dict[str, Any]:
         "_cuda_emptyCache": module.empty_cache,
         "_host_emptyCache": _nothing,
         "_cuda_memoryStats": _memory_stats,
+        "_cuda_memorySnapshot": _memory_snapshot,
+        "_cuda_record_memory_history": _record_memory_history,
+        "_cuda_record_memory_history_legacy": _record_memory_history,
         "_cuda_resetAccumulatedMemoryStats": module.reset_accumulated_memory,
         "_cuda_resetPeakMemoryStats": module.reset_peak_memory,
         "_cuda_hostMemoryStats": _host_memory_stats,
@@ -217,6 +257,27 @@ def _memory() -> dict[str, Any]:
         "_cuda_cudaCachingAllocator_is_enabled": lambda: caching,
         "_cuda_isHistoryEnabled": lambda: False,
         "_cuda_clearCublasWorkspaces": _nothing,
+    }
+
+
+def _attention() -> dict[str, Any]:
+    """What torch.backends.cuda asks of the forms of attention: a CPU build has these names too, and always says no."""
+    module = native.get()
+
+    def can_use_flash(params: Any, debug: bool = False) -> bool:
+        return module.can_use_flash_attention(params, debug)
+
+    def can_use_efficient(params: Any, debug: bool = False) -> bool:
+        return module.can_use_efficient_attention(params, debug)
+
+    def can_use_cudnn(_params: Any, _debug: bool = False) -> bool:
+        return False  # src/frontends/torch/attention.h
+
+    return {
+        "_can_use_flash_attention": can_use_flash,
+        "_can_use_mem_efficient_attention": can_use_efficient,
+        "_can_use_cudnn_attention": can_use_cudnn,
+        "_is_flash_attention_available": lambda: True,
     }
 
 

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <functional>
+#include <unordered_set>
 
 #include "wire/limits.h"
 
@@ -113,7 +115,23 @@ StorageRef* MemoryPool::make(const StorageNeed& need) {
   ref->device = c10::Device(c10::DeviceType::CUDA, device_);
   ref->size_class = need.size_class;
   ref->address = address;
+  made_.push_back(ref);
   return ref;
+}
+
+std::vector<MemoryBlock> MemoryPool::blocks() const {
+  std::unordered_set<const StorageRef*> free;
+  for (const StorageRef* ref : free_) {
+    for (; ref != nullptr; ref = ref->next_free) free.insert(ref);
+  }
+  std::vector<MemoryBlock> living;
+  for (const StorageRef* ref : made_) {
+    if (ref->address == nullptr || free.contains(ref)) continue;
+    const uint64_t taken = rounded(ref->bytes);
+    living.push_back({ref->address, ref->bytes, taken, pool_for(taken) == 2});
+  }
+  std::ranges::sort(living, std::less<>(), &MemoryBlock::address);
+  return living;
 }
 
 StorageRef* MemoryPool::refuse() {

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "frontends/torch/device.h"
 #include "frontends/torch/storage.h"
@@ -78,6 +79,8 @@ class MemoryPool {
     }
     return stats_;
   }
+  std::vector<MemoryBlock> blocks() const;  // what lives and has an address, by address
+
   // Any thread.
   uint64_t limit() const { return limit_.load(std::memory_order_relaxed); }
   void set_limit(uint64_t bytes) { limit_.store(bytes, std::memory_order_relaxed); }
@@ -121,6 +124,7 @@ class MemoryPool {
   std::byte* next_ = nullptr;
   std::byte* end_ = nullptr;
   std::array<StorageRef*, kClasses> free_{};
+  std::vector<StorageRef*> made_;
 };
 
 }  // namespace waldo::torch_frontend

@@ -61,6 +61,25 @@ TEST(MemoryPool, BeyondTheLimitThereIsNothing) {
   EXPECT_EQ(pool.take(StorageNeed(limits::storage_bytes_max + 1)), nullptr);
 }
 
+TEST(MemoryPool, BlocksAreWhatLives) {
+  MemoryPool& pool = fresh_pool();
+  StorageRef* small = pool.take(StorageNeed(700));
+  StorageRef* gone = pool.take(StorageNeed(300));
+  StorageRef* large = pool.take(StorageNeed(3u << 20));
+  StorageRef* nothing = pool.take(StorageNeed(0));
+  pool.give_back(gone);
+  const std::vector<MemoryBlock> blocks = pool.blocks();
+  ASSERT_EQ(blocks.size(), 2u);
+  EXPECT_EQ(blocks[0].address, small->address);
+  EXPECT_EQ(blocks[0].bytes, 700u);
+  EXPECT_EQ(blocks[0].taken, 1024u);
+  EXPECT_FALSE(blocks[0].is_large);
+  EXPECT_EQ(blocks[1].address, large->address);
+  EXPECT_TRUE(blocks[1].is_large);
+  for (StorageRef* ref : {small, large, nothing}) pool.give_back(ref);
+  EXPECT_TRUE(pool.blocks().empty());
+}
+
 TEST(MemoryPool, WhatIsGivenBackIsTakenAgainBySameSizes) {
   MemoryPool& pool = fresh_pool();
   StorageRef* ref = pool.take(StorageNeed(700));

@@ -145,6 +145,12 @@ MemoryStats memory_stats(c10::DeviceIndex device) {
   return copy;
 }
 
+std::vector<MemoryBlock> memory_blocks(c10::DeviceIndex device) {
+  std::vector<MemoryBlock> blocks;
+  change_stats(device, [&](MemoryStats&) { blocks = MemoryPool::of(device).blocks(); });
+  return blocks;
+}
+
 void reset_peak_memory(c10::DeviceIndex device) {
   change_stats(device, [](MemoryStats& stats) {
     for (auto* tallies : {stats.count, stats.bytes, stats.requested}) {

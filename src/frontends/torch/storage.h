@@ -14,6 +14,7 @@
 #include <c10/core/TensorImpl.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "base/ids.h"
 #include "client/session.h"
@@ -80,6 +81,14 @@ struct MemoryStats {
   uint64_t out_of_memory = 0;
   uint64_t limit = 0;  // bytes that may be allocated; 0: not known
 };
+// A storage that lives now; a block of the caching allocator, where CUDA has one.
+struct MemoryBlock {
+  const void* address = nullptr;
+  uint64_t bytes = 0;  // as asked for
+  uint64_t taken = 0;  // rounded, as MemoryStats counts it
+  bool is_large = false;
+};
+WALDO_TORCH_API std::vector<MemoryBlock> memory_blocks(c10::DeviceIndex device);  // by address
 WALDO_TORCH_API MemoryStats memory_stats(c10::DeviceIndex device);
 WALDO_TORCH_API void reset_peak_memory(c10::DeviceIndex device);
 WALDO_TORCH_API void reset_accumulated_memory(c10::DeviceIndex device);

@@ -6,8 +6,10 @@
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/Generator.h>
 #include <torch/csrc/Storage.h>
+#include <torch/csrc/utils/pybind.h>
 
 #include "client/session.h"
+#include "frontends/torch/attention.h"
 #include "frontends/torch/device.h"
 #include "frontends/torch/errors.h"
 #include "frontends/torch/forward_flags.h"
@@ -105,6 +107,14 @@ void define_memory(py::module_& module) {
     result["limit"] = stats.limit;
     return result;
   });
+  module.def("memory_blocks", [](int device) {
+    py::list result;
+    for (const MemoryBlock& block : memory_blocks(index_of(device))) {
+      result.append(
+          py::make_tuple(reinterpret_cast<uintptr_t>(block.address), block.bytes, block.taken, block.is_large));
+    }
+    return result;
+  });
   module.def("reset_peak_memory", [](int device) { reset_peak_memory(index_of(device)); });
   module.def("reset_accumulated_memory", [](int device) { reset_accumulated_memory(index_of(device)); });
   module.def("set_memory_limit", [](int device, uint64_t bytes) { set_memory_limit(index_of(device), bytes); });
@@ -136,6 +146,28 @@ void define_memory(py::module_& module) {
     TORCH_CHECK_TYPE(THPStorage_Check(storage.ptr()), "expected an UntypedStorage");
     TORCH_CHECK_VALUE(bytes >= 0, "resize_: the size must not be negative, got ", bytes);
     resize_storage(*THPStorage_Unpack(storage.ptr()).unsafeGetStorageImpl(), static_cast<uint64_t>(bytes));
+  });
+}
+
+// torch.backends.cuda.SDPAParams, as its attributes are named.
+Attention attention_of(const py::object& params) {
+  const auto tensor = [&](const char* name) { return params.attr(name).cast<at::Tensor>(); };
+  Attention call;
+  call.query = tensor("query");
+  call.key = tensor("key");
+  call.value = tensor("value");
+  if (!params.attr("attn_mask").is_none()) call.mask = tensor("attn_mask");
+  call.dropout = params.attr("dropout").cast<double>();
+  call.is_causal = params.attr("is_causal").cast<bool>();
+  call.enable_gqa = params.attr("enable_gqa").cast<bool>();
+  return call;
+}
+
+void define_attention(py::module_& module) {
+  module.def("can_use_flash_attention",
+             [](const py::object& params, bool debug) { return can_use_flash_attention(attention_of(params), debug); });
+  module.def("can_use_efficient_attention", [](const py::object& params, bool debug) {
+    return can_use_efficient_attention(attention_of(params), debug);
   });
 }
 
@@ -216,6 +248,7 @@ PYBIND11_MODULE(_waldo_torch, module) {
   });
   define_devices(module);
   define_memory(module);
+  define_attention(module);
   define_session(module);
   module.def("define_process_group", [module]() mutable { define_process_group(module); });
   module.attr("StreamBase") = py::reinterpret_steal<py::object>(make_stream_type());
