@@ -1,6 +1,8 @@
 """torch.cuda, torch.accelerator and their neighbours, unmodified, over the names we put into torch._C."""
 
+import gzip
 import itertools
+import json
 import re
 from pathlib import Path
 
@@ -434,6 +436,26 @@ def test_profiler_sees_the_device():
     with torch.profiler.profile(activities=list(torch.profiler.supported_activities())) as profile:
         (torch.ones(4, device="cuda") + 1).sum().item()
     assert any("add" in event.key for event in profile.key_averages())
+
+
+@pytest.mark.parametrize(("name", "opened"), [("trace.json", open), ("trace.json.gz", gzip.open)])
+def test_an_exported_timeline_has_a_row_per_worker(tmp_path, name, opened):
+    """Goal: what ran on the workers, in order and not before it was called."""
+    with torch.profiler.profile() as profile:
+        for device in range(DEVICES):
+            with torch.cuda.device(device):
+                x = torch.randn(300, 300, device="cuda")
+                (x @ x).relu().sum().item()
+    profile.export_chrome_trace(str(tmp_path / name))
+    with opened(tmp_path / name, "rt") as file:
+        events = json.load(file)["traceEvents"]
+    called = [event["ts"] for event in events if event.get("cat") == "cpu_op"]
+    for device in range(DEVICES):
+        row = [event for event in events if event.get("cat") == "kernel" and event["pid"] == device]
+        product, relu = (next(event for event in row if event["name"] == name) for name in ("aten::mm", "aten::relu"))
+        assert product["dur"] > 0
+        assert product["ts"] + product["dur"] <= relu["ts"] + relu["dur"]
+        assert min(event["ts"] for event in row) >= min(called)
 
 
 def test_the_profiler_has_the_workers_times():

@@ -3,6 +3,7 @@
 #include <torch/csrc/distributed/c10d/reducer_timer.hpp>
 
 #include "frontends/torch/device.h"
+#include "frontends/torch/profiler.h"
 #include "frontends/torch/register.h"
 #include "frontends/torch/streams.h"
 
@@ -21,6 +22,8 @@ class Timer final : public c10d::Timer {
   }
 };
 
+thread_local ProfiledInterval g_last_interval;
+
 // Device times of the profiler, by the worker's clock.
 class ProfilerStubs final : public torch::profiler::impl::ProfilerStubs {
  public:
@@ -38,6 +41,7 @@ class ProfilerStubs final : public torch::profiler::impl::ProfilerStubs {
                 const torch::profiler::impl::ProfilerVoidEventStub* second) const override {
     const auto begin = static_cast<int64_t>(static_cast<Event*>(first->get())->wait_time_ns());
     const auto end = static_cast<int64_t>(static_cast<Event*>(second->get())->wait_time_ns());
+    g_last_interval = {static_cast<Event*>(first->get())->device(), begin, end};
     return static_cast<float>(end - begin) / 1e3f;  // microseconds
   }
   void mark(const char*) const override {}
@@ -52,6 +56,8 @@ class ProfilerStubs final : public torch::profiler::impl::ProfilerStubs {
 std::unique_ptr<c10d::Timer> make_timer(c10::Device device) { return std::make_unique<Timer>(device); }
 
 }  // namespace
+
+ProfiledInterval last_profiled_interval() { return g_last_interval; }
 
 void register_timer() {
   c10d::TimerRegistry()->Register(c10::DeviceType::CUDA, make_timer, "Waldo", c10::REGISTRY_PREFERRED);

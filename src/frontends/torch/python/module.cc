@@ -17,6 +17,7 @@
 #include "frontends/torch/layers.h"
 #include "frontends/torch/memory_info.h"
 #include "frontends/torch/pinned.h"
+#include "frontends/torch/profiler.h"
 #include "frontends/torch/python/dlpack.h"
 #include "frontends/torch/python/interpreter.h"
 #include "frontends/torch/python/process_group.h"
@@ -184,6 +185,10 @@ void define_session(py::module_& module) {
              });
   module.def("lend_interpreter", [](const py::object& lost_class, const py::list& skipped) {
     lend_interpreter(lost_class.ptr(), skipped.ptr());
+  });
+  module.def("last_profiled_interval", [] {
+    const ProfiledInterval interval = last_profiled_interval();
+    return py::make_tuple(interval.device, interval.begin_ns, interval.end_ns);
   });
   module.def("set_worker_threads", &set_worker_threads);
   module.def("counters", [] {
