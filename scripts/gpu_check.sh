@@ -9,6 +9,7 @@ folder=$2
 python=${PYTHON:-python3}
 jobs=${JOBS:-$(nproc)}
 
+"$python" -c 'import torch, scikit_build_core, pybind11' || { echo "$python needs torch, scikit-build-core and pybind11: make gpu-check PYTHON=…"; exit 2; }
 mkdir -p "$folder"
 folder=$(realpath "$folder")
 tar -xzf "$archive" -C "$folder"
