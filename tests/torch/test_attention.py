@@ -148,3 +148,20 @@ def test_torch_backends_cuda_says_what_can_be_used():
     assert cuda.is_flash_attention_available()
     with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
         assert usable(half) == (False, True, False)
+
+
+def test_compiled_attention_takes_rows_of_any_number():
+    """Goal: sizes that a graph leaves open decide nothing but what CUDA lets them decide."""
+    from torch._dynamo.utils import counters
+
+    def attention(q, k, v):
+        return F.scaled_dot_product_attention(q * 2, k, v, is_causal=True).sum(0)
+
+    torch._dynamo.reset()
+    counters.clear()
+    compiled = torch.compile(attention)
+    for rows in (5, 7, 9, 12):
+        tensors = leaves(torch.float32, rows=rows, columns=rows)
+        assert torch.equal(compiled(*(t.cuda() for t in tensors)).cpu(), attention(*tensors))
+    assert counters["stats"]["unique_graphs"] == 2
+    torch._dynamo.reset()

@@ -21,6 +21,10 @@ struct Capability {
   int number() const { return major * 10 + minor; }
 };
 
+// Sizes may be symbolic while torch.compile traces. A head's width is made a number of the graph; rows are only
+// compared.
+int64_t width_of(const at::Tensor& tensor) { return tensor.sym_size(-1).guard_int(__FILE__, __LINE__); }
+
 sdp_params params_of(const Attention& call) {
   return {call.query, call.key, call.value, call.mask, call.dropout, call.is_causal, call.enable_gqa};
 }
@@ -47,13 +51,13 @@ bool is_dense(const sdp_params& params, bool debug) {
 }
 
 bool flash_fits_heads(const sdp_params& params, bool debug) {
-  const int64_t width = params.query.size(-1);
-  if (width == params.key.size(-1) && width == params.value.size(-1) && width <= 256) return true;
+  const int64_t width = width_of(params.query);
+  if (width == width_of(params.key) && width == width_of(params.value) && width <= 256) return true;
   if (debug) {
     TORCH_WARN(
         "Flash attention requires q,k,v to have the same last dimension and to be less than or equal to 256. "
         "Got Query.size(-1): ",
-        width, ", Key.size(-1): ", params.key.size(-1), ", Value.size(-1): ", params.value.size(-1), " instead.");
+        width, ", Key.size(-1): ", width_of(params.key), ", Value.size(-1): ", width_of(params.value), " instead.");
   }
   return false;
 }
@@ -69,7 +73,7 @@ bool flash_fits_gpu(const sdp_params& params, bool debug) {
     return false;
   }
   const bool small_shared_memory = (gpu.number() >= 86 && gpu.number() <= 89) || gpu.number() >= 120;
-  const int64_t width = params.query.size(-1);
+  const int64_t width = width_of(params.query);
   if (!small_shared_memory || !sdp::input_requires_grad(params) || width <= 192 ||
       (params.dropout == 0 && width > 224)) {
     return true;
@@ -83,10 +87,10 @@ bool flash_fits_gpu(const sdp_params& params, bool debug) {
 }
 
 bool flash_fits_causal(const sdp_params& params, bool debug) {
-  if (!params.is_causal || params.query.size(-2) == params.key.size(-2)) return true;
+  if (!params.is_causal || params.query.sym_size(-2) == params.key.sym_size(-2)) return true;
   if (debug) {
     TORCH_WARN("Flash attention does not support the is_causal flag when seqlen_q != seqlen_k. Got seqlen_q: ",
-               params.query.size(-2), " seqlen_k: ", params.key.size(-2));
+               params.query.sym_size(-2), " seqlen_k: ", params.key.sym_size(-2));
   }
   return false;
 }
@@ -122,12 +126,12 @@ int64_t alignment_of(const at::Tensor& query) {
 }
 
 bool efficient_fits_heads(const sdp_params& params, bool debug) {
-  const int64_t alignment = alignment_of(params.query), width = params.query.size(-1), out = params.value.size(-1);
-  if (width == params.key.size(-1) && width > 0 && out > 0 && width % alignment == 0 && out % alignment == 0)
+  const int64_t alignment = alignment_of(params.query), width = width_of(params.query), out = width_of(params.value);
+  if (width == width_of(params.key) && width > 0 && out > 0 && width % alignment == 0 && out % alignment == 0)
     return true;
   if (debug) {
     TORCH_WARN("Mem efficient attention requires last dimension of inputs to be divisible by ", alignment,
-               ". Got Query.size(-1): ", width, ", Key.size(-1): ", params.key.size(-1), ", Value.size(-1): ", out,
+               ". Got Query.size(-1): ", width, ", Key.size(-1): ", width_of(params.key), ", Value.size(-1): ", out,
                " instead.");
   }
   return false;
@@ -137,10 +141,10 @@ bool efficient_fits_offsets(const sdp_params& params, bool debug) {
   if (capability_of(params.query).major < 8) return true;
   const int64_t alignment = alignment_of(params.query);
   for (const at::Tensor& tensor : {params.query, params.key, params.value}) {
-    if (tensor.numel() == 0 || tensor.storage_offset() % alignment == 0) continue;
+    if (tensor.sym_storage_offset() % alignment == 0) continue;
     if (debug) {
       TORCH_WARN("Mem efficient attention on sm80 or newer requires q, k, and v storage offsets to be aligned to ",
-                 alignment, " elements. Got ", tensor.storage_offset());
+                 alignment, " elements. Got ", tensor.sym_storage_offset());
     }
     return false;
   }
