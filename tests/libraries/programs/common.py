@@ -2,10 +2,13 @@
 
 import os
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched: models come from configs or from packages
 
 import torch
+from support import plain_python, waldo_run
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
@@ -32,3 +35,19 @@ def counted(function):
     result = function()
     after = waldo.stats()
     return result, after["waits"] - before["waits"], after["asks"] - before["asks"]
+
+
+def two_processes(device, program, launcher=()):
+    """What the ranks of a program of this folder saved: on two devices of `waldo run --gpus 2`, or in two CPU processes.
+
+    The processes are started as from a shell; OMP_NUM_THREADS because how work is cut among threads changes last bits."""
+    with TemporaryDirectory() as out:
+        words = [*launcher, Path(__file__).parent / program, device, out]
+        if device == "cuda":
+            waldo_run("--", sys.executable, *words, options=["--gpus=2"], timeout=600, OMP_NUM_THREADS=1).ok()
+        else:
+            plain_python(*words, timeout=600, OMP_NUM_THREADS=1).ok()
+        return [torch.load(Path(out) / f"{rank}.pt") for rank in range(2)]
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")

@@ -6,6 +6,7 @@ import torch
 from accelerate import Accelerator, init_empty_weights, load_checkpoint_and_dispatch
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
+from common import TORCHRUN, two_processes
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -86,3 +87,10 @@ def check_empty_weights(device):
             empty = model()
         loaded = load_checkpoint_and_dispatch(empty, folder, device_map={"": device})
         return loaded(torch.ones(2, 12).to(device))
+
+
+def check_launch(device):
+    """accelerate launch --multi_gpu --num_processes 2: prepare, accumulate, clip, gather (the CPU's two ranks: torchrun)"""
+    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--main_process_port=0")
+    more = ("--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no")
+    return two_processes(device, "launched_accelerate.py", (*launcher, *more) if device == "cuda" else TORCHRUN)

@@ -6,6 +6,7 @@ import warnings
 
 import lightning
 import torch
+from common import two_processes
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -49,10 +50,10 @@ def data(shuffle=False):
     return DataLoader(TensorDataset(x, x[:, :3].argmax(1)), 8, shuffle=shuffle, generator=generator)
 
 
-def trainer(device, folder, **how):
+def trainer(device, folder, devices=1, **how):
     accelerator = {"cuda": "gpu", "cpu": "cpu"}[device]
     return lightning.Trainer(
-        accelerator=accelerator, devices=1, max_epochs=2, logger=False, enable_progress_bar=False, enable_model_summary=False,
+        accelerator=accelerator, devices=devices, max_epochs=2, logger=False, enable_progress_bar=False, enable_model_summary=False,
         default_root_dir=folder, **how,
     )  # fmt: skip
 
@@ -94,3 +95,8 @@ def check_checkpoint(device):
         run.fit(again, data(), data(), ckpt_path=saved.last_model_path, weights_only=False)
         loaded = Net.load_from_checkpoint(saved.last_model_path, weights_only=False)
         return [again.state_dict(), loaded.state_dict(), trainer(device, folder).predict(again, data())]
+
+
+def check_ddp(device):
+    """Trainer(accelerator="gpu", devices=2, strategy="ddp"): fit with validation and clipping"""
+    return two_processes(device, "launched_lightning.py")

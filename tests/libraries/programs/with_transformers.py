@@ -3,7 +3,7 @@
 import tempfile
 
 import torch
-from common import attention, counted, seeded
+from common import TORCHRUN, attention, counted, seeded, two_processes
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
@@ -261,3 +261,8 @@ def check_pipelines(device):
         classes = classify(["the big dog ran", "a red mat"])
         features = pipeline("feature-extraction", model=BertModel(bert_config()).eval(), tokenizer=words, device=device)
         return [written, classes, features("it was small")]
+
+
+def check_trainer_in_two_processes(device):
+    """Trainer under torchrun, two processes"""
+    return two_processes(device, "launched_transformers.py", TORCHRUN)
