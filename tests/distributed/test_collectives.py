@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "programs"))
@@ -45,15 +46,18 @@ def _check_what_gloo_cannot(far):
         for dtype in (torch.bfloat16, torch.float16):
             small = [numbers(r, 33, 7, dtype=dtype) for r in range(2)]
             assert torch.equal(far[rank][f"all_reduce SUM {str(dtype)[6:]}"], small[0] + small[1])
+        assert equal(far[rank]["all_gather_uneven"], [numbers(r, r + 1, 2) for r in range(2)])
+        assert equal(far[rank]["all_to_all"], [numbers(r, r + rank + 1, seed=rank) for r in range(2)])
         factors = [numbers(r, 9) * 0.5 for r in range(2)]
         assert torch.equal(far[rank]["premul_sum"], factors[0] + factors[1])
 
 
-def test_three_ranks_agree_among_each_other_and_with_gloo(both):
-    far, plain = both("collectives.py", ranks=3)
+@pytest.mark.parametrize("ranks", [3, 4])
+def test_more_ranks_agree_among_each_other_and_with_gloo(both, ranks):
+    far, plain = both("collectives.py", ranks=ranks)
     for name, value in far[0].items():
         if name.startswith(("all_reduce SUM float", "in_order", "asynchronous", "broadcast")):
-            for rank in (1, 2):
+            for rank in range(1, ranks):
                 assert equal(_of_all(name, far[rank][name]), _of_all(name, value)), name
     for name, expected in plain[0].items():
         got = far[0][name]

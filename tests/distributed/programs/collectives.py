@@ -175,6 +175,38 @@ def results(rank, size):
                     dist.all_reduce(tensor)
         return tensors
 
+    def coalesced_gathers():
+        outs, ins = [empty(size * 3), empty(size * 5)], [mine(3, seed=5), mine(5, seed=6)]
+        if where.type == "cpu":
+            for out, part in zip(outs, ins, strict=True):
+                dist.all_gather_into_tensor(out, part)
+        else:
+            with dist._coalescing_manager(device=where):
+                for out, part in zip(outs, ins, strict=True):
+                    dist.all_gather_into_tensor(out, part)
+        return outs
+
+    def coalesced_scatters():
+        outs, ins = [empty(3), empty(5)], [mine(size * 3, seed=5), mine(size * 5, seed=6)]
+        if where.type == "cpu":
+            for out, whole in zip(outs, ins, strict=True):
+                dist.reduce_scatter_tensor(out, whole)
+        else:
+            with dist._coalescing_manager(device=where):
+                for out, whole in zip(outs, ins, strict=True):
+                    dist.reduce_scatter_tensor(out, whole)
+        return outs
+
+    def all_reduce_coalesced():
+        tensors = [mine(4, seed=3), mine(6, 2, seed=4)]
+        dist.all_reduce_coalesced(tensors)
+        return tensors
+
+    def all_gather_uneven():
+        parts = [empty(peer + 1, 2) for peer in range(size)]
+        dist.all_gather(parts, mine(rank + 1, 2))
+        return parts
+
     def transposed():
         tensor = mine(4, 6).t()
         dist.all_reduce(tensor)
@@ -192,6 +224,29 @@ def results(rank, size):
         heard = [{"from": rank}]
         dist.broadcast_object_list(heard, 1)
         return torch.tensor([len(s["text"]) for s in said] + [heard[0]["from"]])
+
+    def more_objects():
+        gathered = [None] * size if rank == 0 else None
+        dist.gather_object({"rank": rank}, gathered, dst=0)
+        mine_of_all = [None]
+        dist.scatter_object_list(mine_of_all, [10 * r for r in range(size)] if rank == 1 else None, src=1)
+        passed = [{"from": rank}]
+        if rank == 0:
+            dist.send_object_list(passed, 1)
+        elif rank == 1:
+            dist.recv_object_list(passed, 0)
+        return torch.tensor([len(gathered or []), mine_of_all[0], passed[0]["from"]])
+
+    def monitored_barrier():
+        if where.type == "cuda":  # Gloo's alone; NCCL says so
+            try:
+                dist.monitored_barrier()
+            except ValueError as error:
+                assert "only implemented for GLOO" in str(error), error
+                dist.barrier()
+                return empty(1)
+        dist.monitored_barrier()
+        return empty(1)
 
     def barriers():
         dist.barrier()
@@ -220,10 +275,16 @@ def results(rank, size):
         in_order,
         subgroups,
         coalesced,
+        coalesced_gathers,
+        coalesced_scatters,
+        all_reduce_coalesced,
+        all_gather_uneven,
         transposed,
         part_of_a_tensor,
         objects,
+        more_objects,
         barriers,
+        monitored_barrier,
         nothing,
     ):
         case(run.__name__, run)
