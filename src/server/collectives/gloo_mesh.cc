@@ -17,11 +17,14 @@
 #include <netinet/in.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstring>
 #include <fstream>
 #include <functional>
 #include <mutex>
+#include <random>
 
 #include "server/collectives/mesh.h"
 
@@ -79,6 +82,16 @@ class Context : public gloo::Context {
   }
 };
 
+// What the process that connects as a certain rank must know. It travels with the address, through the clients.
+using Token = std::array<char, 16>;
+
+Token new_token() {
+  std::random_device random;
+  Token token;
+  for (char& byte : token) byte = static_cast<char>(random());
+  return token;
+}
+
 template <size_t kBytes>
 struct Element {
   char bytes[kBytes];
@@ -93,7 +106,9 @@ class GlooMesh final : public Mesh {
     for (int peer = 0; peer < options.size; ++peer) {
       const std::vector<char> mine =
           peer == options.rank ? std::vector<char>() : context_->getPair(peer)->address().bytes();
-      addresses_.push_back(machine_ + "\n" + std::string(mine.begin(), mine.end()));
+      expected_.push_back(new_token());
+      addresses_.push_back(machine_ + "\n" + std::string(mine.begin(), mine.end()) +
+                           std::string(expected_.back().begin(), expected_.back().end()));
     }
   }
 
@@ -103,15 +118,20 @@ class GlooMesh final : public Mesh {
     if (addresses.size() != addresses_.size())
       return Status(StatusKind::kInvalid, "not one address for each rank of the group");
     const bool stays_here = options_.address.starts_with("127.") || options_.address == "::1";
+    std::vector<Token> told(addresses.size());
     return guarded([&]() -> Status {
       for (int peer = 0; peer < options_.size; ++peer) {
         if (peer == options_.rank) continue;
         const std::string& given = addresses[static_cast<size_t>(peer)];
         const size_t line = given.find('\n');
         if (line == std::string::npos) return Status(StatusKind::kInvalid, "a rank's address is malformed");
-        const std::string machine = given.substr(0, line), socket_address = given.substr(line + 1);
+        const std::string machine = given.substr(0, line);
+        std::string socket_address = given.substr(line + 1);
         if (socket_address.size() != addresses_[static_cast<size_t>(peer)].size() - machine_.size() - 1)
           return Status(StatusKind::kInvalid, "a rank's address is malformed");
+        Token& token = told[static_cast<size_t>(peer)];
+        std::copy(socket_address.end() - token.size(), socket_address.end(), token.begin());
+        socket_address.resize(socket_address.size() - token.size());
         const bool loopback = is_loopback(socket_address);
         if (machine != machine_ && (loopback || stays_here)) {
           return disconnected(fmt::format(
@@ -124,6 +144,7 @@ class GlooMesh final : public Mesh {
           return Status(StatusKind::kInvalid, "a rank's address is not on loopback, and no other is allowed");
         context_->getPair(peer)->connect(std::vector<char>(socket_address.begin(), socket_address.end()));
       }
+      WALDO_TRY(recognise(told));
       const std::lock_guard lock(notes_mutex_);
       next_notes_ = awaiting_notes(0);
       return {};
@@ -299,6 +320,30 @@ class GlooMesh final : public Mesh {
   }
 
  private:
+  // Gloo takes whoever connects first. Each rank shows each other one the token that it was told; who cannot is none.
+  Status recognise(std::vector<Token>& told) {
+    std::vector<Token> shown(told.size());
+    std::vector<std::unique_ptr<UnboundBuffer>> sends, receives;
+    for (size_t peer = 0; peer < told.size(); ++peer) {
+      if (static_cast<int>(peer) == options_.rank) continue;
+      receives.push_back(context_->createUnboundBuffer(shown[peer].data(), sizeof(Token)));
+      receives.back()->recv(static_cast<int>(peer), kTokenSlot);
+      sends.push_back(context_->createUnboundBuffer(told[peer].data(), sizeof(Token)));
+      sends.back()->send(static_cast<int>(peer), kTokenSlot);
+    }
+    for (const auto& receive : receives) {
+      if (!receive->waitRecv(options_.timeout)) return disconnected("connecting was given up");
+    }
+    for (size_t peer = 0; peer < told.size(); ++peer) {
+      if (static_cast<int>(peer) != options_.rank && shown[peer] != expected_[peer])
+        return disconnected(fmt::format("what connected in place of rank {} is no rank of this group", peer));
+    }
+    for (const auto& send : sends) {
+      if (!send->waitSend(options_.timeout)) return disconnected("connecting was given up");
+    }
+    return {};
+  }
+
   struct SentNote {
     explicit SentNote(const Note& of) : note(of) {}
     Note note;
@@ -387,6 +432,7 @@ class GlooMesh final : public Mesh {
 
   // Collectives' slots have a prefix in their highest byte, which is never 0.
   static uint64_t header_slot(uint32_t tag) { return uint64_t{tag} << 1; }
+  static constexpr uint64_t kTokenSlot = uint64_t{1} << 41;
   static uint64_t notes_slot(uint32_t number) { return uint64_t{1} << 40 | number; }
 
   static Status copy(void* out, const void* in, size_t bytes) {
@@ -428,6 +474,7 @@ class GlooMesh final : public Mesh {
   std::shared_ptr<gloo::transport::Device> device_;
   std::shared_ptr<Context> context_;
   std::vector<std::string> addresses_;
+  std::vector<Token> expected_;  // by rank
   uint32_t next_tag_ = 1;
   std::atomic<bool> closed_{false};
 

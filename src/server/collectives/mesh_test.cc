@@ -155,6 +155,21 @@ TEST(Mesh, RefusesAddressesOutsideThisMachine) {
   EXPECT_FALSE(meshes[1]->connect({"", "x"}).ok());
 }
 
+// Goal: a process that found the port but was not told what to say is no rank, and the others hear of it.
+TEST(Mesh, RefusesWhoDoesNotKnowTheToken) {
+  auto meshes = made(2);
+  on_each(meshes, [&](Mesh& mesh, int rank) {
+    auto addresses = addresses_for(meshes, static_cast<size_t>(rank));
+    if (rank == 1) addresses[0].back() ^= 1;
+    const Status connected = mesh.connect(addresses);
+    if (rank == 0) {
+      EXPECT_NE(connected.text().find("is no rank of this group"), std::string::npos) << connected.text();
+    } else {
+      EXPECT_FALSE(connected.ok() && mesh.barrier(5s).ok());
+    }
+  });
+}
+
 // Goal: workers on two hosts that may use loopback only say so, and what to do.
 TEST(Mesh, NamesTheOptionForOtherHosts) {
   auto meshes = made(2);
