@@ -87,8 +87,6 @@ FOOT = """
 
 - **timm, torchvision:** torchvision's wheels on PyPI are built for the CUDA build of PyTorch and do not load beside the CPU build
   that Waldo takes over (`operator torchvision::nms does not exist`); timm imports torchvision.
-- **Attention** on a Waldo device is the form written out in plain operators. PyTorch's CPU fuses it with another order of
-  additions, so the CPU's run has `sdpa_kernel(SDPBackend.MATH)` around it (programs/common.py); without it the last bits differ.
 - **Dropout** draws its mask on CUDA by another operator than on the CPU, so models are compared with dropout off; with it on, the
   same seed gives the same run on `cuda` again.
 """

@@ -145,29 +145,19 @@ def check_packed_sequence(device):
     return [packed.data, padded, lengths]
 
 
-def attention_as_on_cuda(q, k, v, causal):
-    """CUDA without fused kernels takes the "math" form; on the CPU it has to be asked for."""
-    with nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):
-        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-
-
 def check_attention(device):
     out = []
     for causal in (False, True):
         q, k, v = (torch.randn(2, 3, 6, 4).to(device).requires_grad_() for _ in range(3))
-        if device.startswith("cuda"):
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        else:
-            y = attention_as_on_cuda(q, k, v, causal)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
         y.square().sum().backward()
         out += [y, q.grad, k.grad, v.grad]
     return out
 
 
 def check_transformer(device):
-    with nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):
-        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
-        return forward_and_backward(layer, torch.randn(2, 5, 8), device=device)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    return forward_and_backward(layer, torch.randn(2, 5, 8), device=device)
 
 
 def train(device, make_optimizer, steps=5, schedule=None):

@@ -1,4 +1,4 @@
-"""What the programs share: attention as a Waldo device computes it, data, and the counters where there are any."""
+"""What the programs share: data, and the counters where there are any."""
 
 import os
 import sys
@@ -9,15 +9,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched: models come from confi
 
 import torch
 from support import plain_python, waldo_run
-from torch.nn.attention import SDPBackend, sdpa_kernel
-
-
-def attention(device):
-    """On the CPU PyTorch fuses attention in another order of additions than the plain form that `cuda` takes here."""
-    return sdpa_kernel(SDPBackend.MATH) if torch.device(device).type == "cpu" else sdpa_kernel(list(_ALL))
-
-
-_ALL = (SDPBackend.MATH, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
 
 
 def seeded(seed=1):

@@ -3,7 +3,7 @@
 import tempfile
 
 import torch
-from common import attention, seeded
+from common import seeded
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DConditionModel, UNet2DModel
 
 # Both: CUDA's group_norm makes a channels_last input contiguous first; the CPU's keeps the layout and adds in another order.
@@ -23,24 +23,23 @@ def unet():
 
 def check_unet_trains(device):
     """UNet2DModel: three steps of predicting the noise"""
-    with attention(device):
-        net, noising = unet().to(device), DDPMScheduler(num_train_timesteps=20)
-        optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
-        generator, losses = torch.Generator().manual_seed(3), []
-        for _ in range(3):
-            clean, noise = (torch.randn(2, 1, 8, 8, generator=generator).to(device) for _ in range(2))
-            steps = torch.randint(20, (2,), generator=generator).to(device)
-            loss = (net(noising.add_noise(clean, noise, steps), steps).sample - noise).square().mean()
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(loss.item())
-        return losses
+    net, noising = unet().to(device), DDPMScheduler(num_train_timesteps=20)
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
+    generator, losses = torch.Generator().manual_seed(3), []
+    for _ in range(3):
+        clean, noise = (torch.randn(2, 1, 8, 8, generator=generator).to(device) for _ in range(2))
+        steps = torch.randint(20, (2,), generator=generator).to(device)
+        loss = (net(noising.add_noise(clean, noise, steps), steps).sample - noise).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
 
 
 def check_pipeline(device):
     """DDPMPipeline saved, loaded and moved; ten steps from the same noise"""
-    with attention(device), tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         DDPMPipeline(unet(), DDPMScheduler(num_train_timesteps=20)).save_pretrained(folder)
         pipe = DDPMPipeline.from_pretrained(folder).to(device)
         pipe.set_progress_bar_config(disable=True)
@@ -50,7 +49,7 @@ def check_pipeline(device):
 
 def check_conditioned(device):
     """UNet2DConditionModel with DDIM, and AutoencoderKL: encode and decode"""
-    with attention(device), torch.no_grad():
+    with torch.no_grad():
         seeded()
         net = UNet2DConditionModel(
             sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 16), norm_num_groups=4,

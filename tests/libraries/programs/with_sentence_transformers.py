@@ -3,7 +3,6 @@
 from importlib.metadata import files
 
 import torch
-from common import attention
 from sentence_transformers import SentenceTransformer, util
 
 SENTENCES = [
@@ -22,20 +21,18 @@ def folder():
 
 def check_encode(device):
     """encode sentences of different lengths in batches; cosine similarities"""
-    with attention(device):
-        model = SentenceTransformer(folder(), device=device)
-        vectors = model.encode(SENTENCES, batch_size=2, convert_to_tensor=True)
-        assert vectors.device.type == device
-        similar = util.cos_sim(vectors, vectors)
-        assert similar[0, 1] > 0.7 > 0.3 > similar[0, 3]
-        return [vectors, similar, torch.from_numpy(model.encode(SENTENCES[0]))]
+    model = SentenceTransformer(folder(), device=device)
+    vectors = model.encode(SENTENCES, batch_size=2, convert_to_tensor=True)
+    assert vectors.device.type == device
+    similar = util.cos_sim(vectors, vectors)
+    assert similar[0, 1] > 0.7 > 0.3 > similar[0, 3]
+    return [vectors, similar, torch.from_numpy(model.encode(SENTENCES[0]))]
 
 
 def check_search(device):
     """semantic_search over vectors on the device"""
-    with attention(device):
-        model = SentenceTransformer(folder(), device=device)
-        vectors = model.encode(SENTENCES, convert_to_tensor=True)
-        query = model.encode("Someone eats.", convert_to_tensor=True)
-        hits = util.semantic_search(query, vectors, top_k=3)[0]
-        return [[hit["corpus_id"], hit["score"]] for hit in hits]
+    model = SentenceTransformer(folder(), device=device)
+    vectors = model.encode(SENTENCES, convert_to_tensor=True)
+    query = model.encode("Someone eats.", convert_to_tensor=True)
+    hits = util.semantic_search(query, vectors, top_k=3)[0]
+    return [[hit["corpus_id"], hit["score"]] for hit in hits]

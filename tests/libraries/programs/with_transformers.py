@@ -3,7 +3,7 @@
 import tempfile
 
 import torch
-from common import TORCHRUN, attention, counted, seeded, two_processes
+from common import TORCHRUN, counted, seeded, two_processes
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
@@ -87,14 +87,12 @@ def train(model, device, steps=3, make=None):
 
 def check_gpt2_trains(device):
     """GPT-2: three AdamW steps with clipping"""
-    with attention(device):
-        return train(gpt2(), device)
+    return train(gpt2(), device)
 
 
 def check_llama_trains(device):
     """Llama (grouped queries, rotary positions): three AdamW steps"""
-    with attention(device):
-        return train(llama(), device)
+    return train(llama(), device)
 
 
 def check_bert_trains(device):
@@ -106,8 +104,7 @@ def check_bert_trains(device):
         return model(input_ids=tokens, attention_mask=mask, labels=tokens[:, 0] % 2).loss
 
     seeded()
-    with attention(device):
-        return train(BertForSequenceClassification(bert_config(num_labels=2)), device, make=make)
+    return train(BertForSequenceClassification(bert_config(num_labels=2)), device, make=make)
 
 
 def check_vit_trains(device):
@@ -122,15 +119,13 @@ def check_vit_trains(device):
     def make(model, tokens):
         return model(pixel_values=pictures.to(device), labels=tokens[:, 0] % 3).loss
 
-    with attention(device):
-        return train(ViTForImageClassification(config), device, make=make)
+    return train(ViTForImageClassification(config), device, make=make)
 
 
 def generate(model, device, **how):
     model, tokens = model.to(device), prompt().to(device)
     seeded(5)
-    with attention(device):
-        return model.generate(tokens, max_new_tokens=24, min_new_tokens=24, **how)
+    return model.generate(tokens, max_new_tokens=24, min_new_tokens=24, **how)
 
 
 def check_generate_greedy(device):
@@ -158,7 +153,7 @@ def check_generate_padded(device):
     model, tokens = gpt2().to(device), prompt().to(device)
     mask = torch.ones_like(tokens)
     mask[0, :3] = 0
-    with attention(device), torch.no_grad():
+    with torch.no_grad():
         return model.generate(tokens, attention_mask=mask, max_new_tokens=10, do_sample=False)
 
 
@@ -197,7 +192,7 @@ def only_cuda_decoding_asks_nothing(device):
 
 def trained(device, **how):
     rows = [{"input_ids": row, "labels": row} for row in prompt(24, 12)]
-    with tempfile.TemporaryDirectory() as folder, attention(device):
+    with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder, use_cpu=device == "cpu", max_steps=5, per_device_train_batch_size=4, logging_steps=1, report_to=[],
             save_strategy="no", disable_tqdm=True, learning_rate=1e-2, seed=7, gradient_accumulation_steps=2, **how,
@@ -229,7 +224,7 @@ def only_cuda_trainer_fp16(device):
 def check_trainer_saves_and_resumes(device):
     """Trainer: checkpoint after three steps, resumed to five"""
     rows = [{"input_ids": row, "labels": row} for row in prompt(24, 12)]
-    with tempfile.TemporaryDirectory() as folder, attention(device):
+    with tempfile.TemporaryDirectory() as folder:
         for steps in (3, 5):
             arguments = TrainingArguments(
                 folder, use_cpu=device == "cpu", max_steps=steps, per_device_train_batch_size=4, logging_steps=1, report_to=[],
@@ -242,7 +237,7 @@ def check_trainer_saves_and_resumes(device):
 
 def check_from_pretrained(device):
     """save_pretrained, from_pretrained(device_map=…) in float32 and bfloat16, from a local folder"""
-    with tempfile.TemporaryDirectory() as folder, attention(device), torch.no_grad():
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         llama().save_pretrained(folder)
         loaded = [LlamaForCausalLM.from_pretrained(folder, device_map=device, dtype=t) for t in (None, torch.bfloat16)]
         assert all(p.device.type == device for model in loaded for p in model.parameters())
@@ -252,15 +247,14 @@ def check_from_pretrained(device):
 def check_pipelines(device):
     """pipeline: text generation, text classification, feature extraction"""
     seeded()
-    with attention(device):
-        words = tokenizer()
-        text = pipeline("text-generation", model=gpt2(), tokenizer=words, device=device)
-        written = text("the cat sat on", max_new_tokens=8, do_sample=False)
-        classifier = BertForSequenceClassification(bert_config(num_labels=2)).eval()
-        classify = pipeline("text-classification", model=classifier, tokenizer=words, device=device)
-        classes = classify(["the big dog ran", "a red mat"])
-        features = pipeline("feature-extraction", model=BertModel(bert_config()).eval(), tokenizer=words, device=device)
-        return [written, classes, features("it was small")]
+    words = tokenizer()
+    text = pipeline("text-generation", model=gpt2(), tokenizer=words, device=device)
+    written = text("the cat sat on", max_new_tokens=8, do_sample=False)
+    classifier = BertForSequenceClassification(bert_config(num_labels=2)).eval()
+    classify = pipeline("text-classification", model=classifier, tokenizer=words, device=device)
+    classes = classify(["the big dog ran", "a red mat"])
+    features = pipeline("feature-extraction", model=BertModel(bert_config()).eval(), tokenizer=words, device=device)
+    return [written, classes, features("it was small")]
 
 
 def check_trainer_in_two_processes(device):
