@@ -87,6 +87,8 @@ FOOT = """
 
 - **timm, torchvision:** torchvision's wheels on PyPI are built for the CUDA build of PyTorch and do not load beside the CPU build
   that Waldo takes over (`operator torchvision::nms does not exist`); timm imports torchvision.
+- **Grouped attention in float32** (Llama's) is written out in plain operators, as on CUDA, where the CPU has a fused form: the CPU's
+  run has `sdpa_kernel(SDPBackend.MATH)` around it (programs/common.py).
 - **Dropout** draws its mask on CUDA by another operator than on the CPU, so models are compared with dropout off; with it on, the
   same seed gives the same run on `cuda` again.
 """

@@ -1,5 +1,6 @@
 """What the programs share: data, and the counters where there are any."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched: models come from confi
 
 import torch
 from support import plain_python, waldo_run
+
+
+def grouped_attention(device):
+    """Heads that share keys and values in float32: CUDA has no fused form of it, the CPU has one and is told not to."""
+    if device == "cuda":
+        return contextlib.nullcontext()
+    return torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
 
 
 def seeded(seed=1):

@@ -3,7 +3,7 @@
 import tempfile
 
 import torch
-from common import TORCHRUN, counted, seeded, two_processes
+from common import TORCHRUN, counted, grouped_attention, seeded, two_processes
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
@@ -92,7 +92,8 @@ def check_gpt2_trains(device):
 
 def check_llama_trains(device):
     """Llama (grouped queries, rotary positions): three AdamW steps"""
-    return train(llama(), device)
+    with grouped_attention(device):
+        return train(llama(), device)
 
 
 def check_bert_trains(device):
@@ -237,11 +238,14 @@ def check_trainer_saves_and_resumes(device):
 
 def check_from_pretrained(device):
     """save_pretrained, from_pretrained(device_map=…) in float32 and bfloat16, from a local folder"""
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        llama().save_pretrained(folder)
-        loaded = [LlamaForCausalLM.from_pretrained(folder, device_map=device, dtype=t) for t in (None, torch.bfloat16)]
-        assert all(p.device.type == device for model in loaded for p in model.parameters())
-        return [model(prompt().to(device)).logits for model in loaded]
+    with grouped_attention(device):
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            llama().save_pretrained(folder)
+            loaded = [
+                LlamaForCausalLM.from_pretrained(folder, device_map=device, dtype=t) for t in (None, torch.bfloat16)
+            ]
+            assert all(p.device.type == device for model in loaded for p in model.parameters())
+            return [model(prompt().to(device)).logits for model in loaded]
 
 
 def check_pipelines(device):
