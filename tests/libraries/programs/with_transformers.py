@@ -238,14 +238,15 @@ def check_trainer_saves_and_resumes(device):
 
 def check_from_pretrained(device):
     """save_pretrained, from_pretrained(device_map=…) in float32 and bfloat16, from a local folder"""
-    with grouped_attention(device):
-        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-            llama().save_pretrained(folder)
-            loaded = [
-                LlamaForCausalLM.from_pretrained(folder, device_map=device, dtype=t) for t in (None, torch.bfloat16)
-            ]
-            assert all(p.device.type == device for model in loaded for p in model.parameters())
-            return [model(prompt().to(device)).logits for model in loaded]
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        llama().save_pretrained(folder)
+        wide, narrow = (
+            LlamaForCausalLM.from_pretrained(folder, device_map=device, dtype=t) for t in (None, torch.bfloat16)
+        )
+        assert all(p.device.type == device for model in (wide, narrow) for p in model.parameters())
+        with grouped_attention(device):
+            logits = wide(prompt().to(device)).logits
+        return [logits, narrow(prompt().to(device)).logits]
 
 
 def check_pipelines(device):
