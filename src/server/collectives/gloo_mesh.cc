@@ -24,8 +24,9 @@
 #include <fstream>
 #include <functional>
 #include <mutex>
-#include <random>
+#include <span>
 
+#include "base/os/entropy.h"
 #include "server/collectives/mesh.h"
 
 // Gloo, whose pairs the worker makes itself: addresses came through the clients (Gloo's own rendezvous would want a
@@ -86,9 +87,8 @@ class Context : public gloo::Context {
 using Token = std::array<char, 16>;
 
 Token new_token() {
-  std::random_device random;
   Token token;
-  for (char& byte : token) byte = static_cast<char>(random());
+  os::fill_random(std::as_writable_bytes(std::span(token)));
   return token;
 }
 
