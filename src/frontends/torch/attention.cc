@@ -1,7 +1,6 @@
 #include "frontends/torch/attention.h"
 
 #include <ATen/Context.h>
-#include <ATen/native/transformers/sdp_utils_cpp.h>
 #include <ATen/ops/_fused_sdp_choice_native.h>
 
 #include <algorithm>
@@ -9,6 +8,7 @@
 
 #include "client/session.h"
 #include "frontends/torch/device.h"
+#include "frontends/torch/rule_outputs.h"
 
 namespace waldo::torch_frontend {
 namespace {
@@ -24,10 +24,6 @@ struct Capability {
 // Sizes may be symbolic while torch.compile traces. A head's width is made a number of the graph; rows are only
 // compared.
 int64_t width_of(const at::Tensor& tensor) { return tensor.sym_size(-1).guard_int(__FILE__, __LINE__); }
-
-sdp_params params_of(const Attention& call) {
-  return {call.query, call.key, call.value, call.mask, call.dropout, call.is_causal, call.enable_gqa};
-}
 
 Capability capability_of(const at::Tensor& tensor) {
   const client::DeviceInfo& info = device_info(tensor.device().index());
@@ -159,7 +155,7 @@ bool efficient_fits_dtype(const sdp_params& params, bool debug) {
 }
 
 bool efficient_fits_dropout(const sdp_params& params, bool debug) {
-  if (params.dropout == 0 || device_info(params.query.device().index()).kind == "cpu") return true;
+  if (params.dropout == 0 || on_cpu_worker(params.query)) return true;
   if (debug) TORCH_WARN("Mem efficient attention with dropout is not available on a Waldo device that is a GPU.");
   return false;
 }
@@ -197,8 +193,7 @@ SDPBackend choose(const sdp_params& params, std::optional<double> scale) {
   at::Context& context = at::globalContext();
   const bool math = context.userEnabledMathSDP();
   const auto with_math = [&](SDPBackend fused) {
-    const bool on_cpu = device_info(params.query.device().index()).kind == "cpu";
-    return math && on_cpu && !cpu_fuses(params, scale) ? SDPBackend::math : fused;
+    return math && on_cpu_worker(params.query) && !cpu_fuses(params, scale) ? SDPBackend::math : fused;
   };
   for (const SDPBackend backend : context.sDPPriorityOrder()) {
     if (backend == SDPBackend::flash_attention && flash(params, false)) return with_math(backend);
@@ -222,7 +217,7 @@ int64_t attention_choice(const at::Tensor& query, const at::Tensor& key, const a
   return static_cast<int64_t>(choose({query, key, value, mask, dropout, is_causal, enable_gqa}, scale));
 }
 
-bool can_use_flash_attention(const Attention& call, bool debug) { return flash(params_of(call), debug); }
-bool can_use_efficient_attention(const Attention& call, bool debug) { return efficient(params_of(call), debug); }
+bool can_use_flash_attention(const sdp_params& params, bool debug) { return flash(params, debug); }
+bool can_use_efficient_attention(const sdp_params& params, bool debug) { return efficient(params, debug); }
 
 }  // namespace waldo::torch_frontend

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/native/transformers/sdp_utils_cpp.h>
 
 #include <cstdint>
 #include <optional>
@@ -18,13 +19,6 @@
 
 namespace waldo::torch_frontend {
 
-struct Attention {
-  at::Tensor query, key, value;
-  std::optional<at::Tensor> mask;
-  double dropout = 0;
-  bool is_causal = false, enable_gqa = false;
-};
-
 // at::SDPBackend as a number, for aten::_fused_sdp_choice. Throws "No available kernel. Aborting execution." after
 // warnings that say why, when what the program allows cannot run.
 int64_t attention_choice(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
@@ -32,7 +26,7 @@ int64_t attention_choice(const at::Tensor& query, const at::Tensor& key, const a
                          std::optional<double> scale, bool enable_gqa);
 
 // torch.backends.cuda.can_use_flash_attention() and can_use_efficient_attention(); `debug`: warn of what is missing.
-WALDO_TORCH_API bool can_use_flash_attention(const Attention& call, bool debug);
-WALDO_TORCH_API bool can_use_efficient_attention(const Attention& call, bool debug);
+WALDO_TORCH_API bool can_use_flash_attention(const sdp::sdp_params& params, bool debug);
+WALDO_TORCH_API bool can_use_efficient_attention(const sdp::sdp_params& params, bool debug);
 
 }  // namespace waldo::torch_frontend

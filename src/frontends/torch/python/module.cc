@@ -151,17 +151,15 @@ void define_memory(py::module_& module) {
 }
 
 // torch.backends.cuda.SDPAParams, as its attributes are named.
-Attention attention_of(const py::object& params) {
+sdp::sdp_params attention_of(const py::object& params) {
   const auto tensor = [&](const char* name) { return params.attr(name).cast<at::Tensor>(); };
-  Attention call;
-  call.query = tensor("query");
-  call.key = tensor("key");
-  call.value = tensor("value");
-  if (!params.attr("attn_mask").is_none()) call.mask = tensor("attn_mask");
-  call.dropout = params.attr("dropout").cast<double>();
-  call.is_causal = params.attr("is_causal").cast<bool>();
-  call.enable_gqa = params.attr("enable_gqa").cast<bool>();
-  return call;
+  return {tensor("query"),
+          tensor("key"),
+          tensor("value"),
+          params.attr("attn_mask").cast<std::optional<at::Tensor>>(),
+          params.attr("dropout").cast<double>(),
+          params.attr("is_causal").cast<bool>(),
+          params.attr("enable_gqa").cast<bool>()};
 }
 
 void define_attention(py::module_& module) {
