@@ -1,11 +1,10 @@
 """Programs with several ranks, each run twice: under `waldo run` on far devices, and on plain PyTorch with Gloo."""
 
-import tempfile
 from pathlib import Path
 
 import pytest
 import torch
-from host import Host
+from host import host  # noqa: F401 (a fixture)
 from support import plain_python, waldo_run
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -29,11 +28,3 @@ def both(tmp_path):
 @pytest.fixture
 def program():
     return lambda name: PROGRAMS / name
-
-
-@pytest.fixture
-def host():
-    with tempfile.TemporaryDirectory(prefix="w") as folder:
-        host = Host(Path(folder))
-        yield host
-        host.close()

@@ -1,19 +1,8 @@
 """What tests of resuming share: another host, the training that they disturb, and what it prints when nobody does."""
 
-import tempfile
-from pathlib import Path
-
 import pytest
-from host import Host
+from host import host  # noqa: F401 (a fixture)
 from support import ROOT, waldo_run
-
-
-@pytest.fixture
-def host():
-    with tempfile.TemporaryDirectory(prefix="w") as folder:
-        host = Host(Path(folder))
-        yield host
-        host.close()
 
 
 @pytest.fixture(scope="session")

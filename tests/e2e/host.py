@@ -2,9 +2,11 @@
 
 import json
 import subprocess
+import tempfile
 import uuid
 from pathlib import Path
 
+import pytest
 from processes import kill, running, with_environment
 from support import ROOT, WALDO, clean_environment, run, waldo_run
 
@@ -72,3 +74,11 @@ class Host:
     def close(self):
         for pid in with_environment("TEST_MARK", self.mark):
             kill(pid)
+
+
+@pytest.fixture
+def host():
+    with tempfile.TemporaryDirectory(prefix="w") as folder:
+        host = Host(Path(folder))
+        yield host
+        host.close()

@@ -175,27 +175,23 @@ def results(rank, size):
                     dist.all_reduce(tensor)
         return tensors
 
-    def coalesced_gathers():
-        outs, ins = [empty(size * 3), empty(size * 5)], [mine(3, seed=5), mine(5, seed=6)]
+    def all_coalesced(collective, outs, ins):
         if where.type == "cpu":
-            for out, part in zip(outs, ins, strict=True):
-                dist.all_gather_into_tensor(out, part)
+            for out, given in zip(outs, ins, strict=True):
+                collective(out, given)
         else:
             with dist._coalescing_manager(device=where):
-                for out, part in zip(outs, ins, strict=True):
-                    dist.all_gather_into_tensor(out, part)
+                for out, given in zip(outs, ins, strict=True):
+                    collective(out, given)
         return outs
 
+    def coalesced_gathers():
+        ins = [mine(3, seed=5), mine(5, seed=6)]
+        return all_coalesced(dist.all_gather_into_tensor, [empty(size * 3), empty(size * 5)], ins)
+
     def coalesced_scatters():
-        outs, ins = [empty(3), empty(5)], [mine(size * 3, seed=5), mine(size * 5, seed=6)]
-        if where.type == "cpu":
-            for out, whole in zip(outs, ins, strict=True):
-                dist.reduce_scatter_tensor(out, whole)
-        else:
-            with dist._coalescing_manager(device=where):
-                for out, whole in zip(outs, ins, strict=True):
-                    dist.reduce_scatter_tensor(out, whole)
-        return outs
+        ins = [mine(size * 3, seed=5), mine(size * 5, seed=6)]
+        return all_coalesced(dist.reduce_scatter_tensor, [empty(3), empty(5)], ins)
 
     def all_reduce_coalesced():
         tensors = [mine(4, seed=3), mine(6, 2, seed=4)]
