@@ -83,7 +83,7 @@ class WALDO_API Queue {
     if (recorder_.slots.any_dropped()) recorder_.put_dropped_slow();
     return body(recorder_.slots);
   }
-  // Before the first slot gets an owner.
+  // First before any slot gets an owner.
   void on_released(Recorder::Released released) {
     std::lock_guard guard(recorder_.lock);
     recorder_.released = released;

@@ -126,8 +126,6 @@ def test_a_snapshot_of_memory_has_what_lives():
     address = x.data_ptr()
     del x, segments
     assert address not in {segment["address"] for segment in torch.cuda.memory_snapshot()}
-    torch.cuda.memory._record_memory_history(enabled=None)
-    assert "segments" in torch.cuda.memory._snapshot()
 
 
 def test_memory_of_a_view_and_of_nothing():
@@ -329,7 +327,6 @@ def test_accelerator():
 
 UNAVAILABLE = {
     "CUDAPluggableAllocator": lambda: torch.cuda.memory.CUDAPluggableAllocator("libc.so.6", "malloc", "free"),
-    "_record_memory_history": lambda: torch.cuda.memory._record_memory_history(),
     "current_blas_handle": lambda: torch.cuda.current_blas_handle(),
     "set_sync_debug_mode": lambda: torch.cuda.set_sync_debug_mode("warn"),
     "tunable": lambda: torch.cuda.tunable.enable(True),

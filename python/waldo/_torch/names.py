@@ -11,7 +11,7 @@ import itertools
 import types
 from typing import Any
 
-from waldo._torch import comm, cuda_build, graphs, native, settings, unavailable
+from waldo._torch import comm, cuda_build, graphs, memory_history, native, settings, unavailable
 from waldo._torch.properties import DeviceProperties, properties_of
 
 # What programs compare with; the devices are reached through operators, whatever the worker's CUDA really is.
@@ -172,41 +172,6 @@ def _memory_stats(device: int) -> dict[str, Any]:
     }
 
 
-def _memory_snapshot(_pool: Any = None) -> dict[str, Any]:
-    """What lives now. Each storage is a segment of its own: what the worker's allocator keeps around it is not told."""
-
-    def segment(device: int, address: int, size: int, taken: int, large: bool) -> dict[str, Any]:
-        block = {"address": address, "size": taken, "requested_size": size, "state": "active_allocated", "frames": []}
-        return {
-            "device": device,
-            "address": address,
-            "total_size": taken,
-            "allocated_size": taken,
-            "active_size": taken,
-            "requested_size": size,
-            "stream": 0,
-            "segment_type": "large" if large else "small",
-            "segment_pool_id": (0, 0),
-            "is_expandable": False,
-            "frames": [],
-            "blocks": [block],
-        }
-
-    module = native.get()
-    devices = range(module.device_count())
-    return {
-        "segments": [segment(device, *block) for device in devices for block in module.memory_blocks(device)],
-        "device_traces": [[] for _ in devices],
-        "allocator_settings": {"PYTORCH_CUDA_ALLOC_CONF": "", "expandable_segments": False},
-        "external_annotations": [],
-    }
-
-
-def _record_memory_history(enabled: Any = None, *_arguments: Any, **_options: Any) -> None:
-    if enabled:
-        unavailable.refuse("torch.cuda.memory._record_memory_history", unavailable.HISTORY)
-
-
 def _host_memory_stats() -> dict[str, Any]:
     stats = native.get().pinned_stats()
     count = (stats["count"], stats["count"], stats["count_total"], stats["count_total"] - stats["count"])
@@ -242,9 +207,7 @@ def _memory() -> dict[str, Any]:
         "_cuda_emptyCache": module.empty_cache,
         "_host_emptyCache": _nothing,
         "_cuda_memoryStats": _memory_stats,
-        "_cuda_memorySnapshot": _memory_snapshot,
-        "_cuda_record_memory_history": _record_memory_history,
-        "_cuda_record_memory_history_legacy": _record_memory_history,
+        **memory_history.names(),
         "_cuda_resetAccumulatedMemoryStats": module.reset_accumulated_memory,
         "_cuda_resetPeakMemoryStats": module.reset_peak_memory,
         "_cuda_hostMemoryStats": _host_memory_stats,
@@ -255,7 +218,6 @@ def _memory() -> dict[str, Any]:
         "_cuda_getAllocatorBackend": lambda: "native",
         "_cuda_cudaCachingAllocator_enable": set_caching,
         "_cuda_cudaCachingAllocator_is_enabled": lambda: caching,
-        "_cuda_isHistoryEnabled": lambda: False,
         "_cuda_clearCublasWorkspaces": _nothing,
     }
 

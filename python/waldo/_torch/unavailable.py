@@ -8,7 +8,6 @@ from typing import Any, NoReturn
 
 NATIVE_HANDLES = "pointers and handles of the CUDA libraries exist on the worker only"
 GRAPHS = "there are no CUDA graphs in this process"
-HISTORY = "the allocator's history is not kept; torch.cuda.memory_snapshot() has what lives now"
 TUNING = "TunableOp picks kernels of a local GPU"
 _IPC = "device memory cannot be shared between processes"
 _COMPILED = "there is no CUDA compiler or driver in this process"
@@ -21,10 +20,6 @@ _FUNCTIONS: dict[str, tuple[str, str]] = {
     "get_cuda_stream": ("torch._C.get_cuda_stream", NATIVE_HANDLES),
     "_cuda_getHipblasltVersion": ("torch._C._cuda_getHipblasltVersion", "it is ROCm's"),
     "_cuda_jiterator_compile_and_launch_kernel": ("torch.cuda.jiterator", _COMPILED),
-    "_cuda_attach_out_of_memory_observer": ("torch._C._cuda_attach_out_of_memory_observer", HISTORY),
-    "_cuda_getMemoryMetadata": ("torch.cuda.memory._get_memory_metadata", HISTORY),
-    "_cuda_setMemoryMetadata": ("torch.cuda.memory._set_memory_metadata", HISTORY),
-    "_cuda_allocationTraceback": ("torch.cuda.memory._get_allocation_traceback", HISTORY),
     "_cuda_getAllocator": ("torch.cuda.memory._get_current_allocator", ALLOCATORS),
     "_cuda_customAllocator": ("torch.cuda.memory.CUDAPluggableAllocator", ALLOCATORS),
     "_cuda_changeCurrentAllocator": ("torch.cuda.memory.change_current_allocator", ALLOCATORS),

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <mutex>
 
+#include "frontends/torch/allocation_history.h"
 #include "frontends/torch/bridge.h"
 #include "frontends/torch/errors.h"
 #include "frontends/torch/idle.h"
@@ -102,6 +103,7 @@ client::Queue& open_queue_slow(c10::DeviceIndex device) {
     if (place < info.size()) set_memory_limit(index, memory_of(info[place]));
     (*queue)->on_released(&release_storage_ref);
     entry.store(*queue, std::memory_order_release);
+    history_of_opened(index);
   }
   return **queue;
 }

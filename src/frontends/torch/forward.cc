@@ -12,6 +12,7 @@
 #include <mutex>
 #include <string_view>
 
+#include "frontends/torch/allocation_history.h"
 #include "frontends/torch/bridge.h"
 #include "frontends/torch/device.h"
 #include "frontends/torch/errors.h"
@@ -126,12 +127,13 @@ class Making {
  private:
   [[gnu::noinline]] bool refuse(const StorageNeed& need) {
     refused_ = need.bytes;
-    for (StorageRef*& taken : refs_.span()) pool_.give_back(std::exchange(taken, nullptr));
+    for (StorageRef* taken : refs_.span()) pool_.give_back_watched(taken);
+    refs_.drop_last(refs_.size());
     return false;
   }
   [[gnu::noinline]] void give_back(StorageRef* ref) noexcept {
     if (!ref->slot.none()) return delete_storage_ref(ref);
-    queue_.locked([&](client::SlotTable&) { pool_.give_back(ref); });
+    queue_.locked([&](client::SlotTable&) { pool_.give_back_watched(ref); });
   }
 
   client::Queue& queue_;
@@ -244,6 +246,15 @@ void return_outputs(const std::vector<OutputPlan>& outputs, const Operator& op, 
   for (auto& value : values) stack->push_back(std::move(value));
 }
 
+// Once more, if it was refused for want of frames only (allocation_history.h).
+[[gnu::noinline]] void record_again(const Plan& plan, const CallParts& call, client::Queue& queue, Making& fresh,
+                                    std::span<Slot> slots) {
+  const AllocationContext context;
+  bool admitted = false;
+  if (context.worth_another_try()) check(queue.call_making(plan.id, slots, call.scalars(), fresh, &admitted));
+  if (!admitted) throw_out_of_memory(call.device(), fresh.refused());
+}
+
 // Hot: a call whose plan is known. bench/op_latency "plan hit". Memory is counted before anything is recorded, so that
 // a call that finds no room never runs.
 [[gnu::always_inline]] inline void record(const Plan& plan, const CallParts& call, client::Queue& queue,
@@ -259,7 +270,7 @@ void return_outputs(const std::vector<OutputPlan>& outputs, const Operator& op, 
     bool admitted;
     check(queue.call_making(plan.id, {slots.data(), slots.size()}, call.scalars(), fresh, &admitted));
     if (!admitted) [[unlikely]]
-      throw_out_of_memory(call.device(), fresh.refused());
+      record_again(plan, call, queue, fresh, {slots.data(), slots.size()});
   }
 }
 

@@ -134,9 +134,47 @@ std::vector<MemoryBlock> MemoryPool::blocks() const {
   return living;
 }
 
-StorageRef* MemoryPool::refuse() {
+StorageRef* MemoryPool::take_slow(const StorageNeed& need) {
+  MemoryWatch* watch = need.taken != 0 ? watch_.load(std::memory_order_relaxed) : nullptr;
+  if (watch != nullptr && !watch->may_take()) return nullptr;
+  if (!need.possible || exceeds(limit(), need)) return refuse(need);
+  StorageRef* ref = take_unchecked(need);
+  if (ref != nullptr && watch != nullptr) watch->taken(*ref);
+  return ref;
+}
+
+void MemoryPool::give_back_watched(StorageRef* ref) noexcept {
+  MemoryWatch* watch = watch_.load(std::memory_order_relaxed);
+  if (watch != nullptr && ref->address != nullptr) watch->given_back(*ref);
+  give_back(ref);
+}
+
+StorageRef* MemoryPool::refuse(const StorageNeed& need) {
   ++stats_.out_of_memory;
+  const auto used = static_cast<uint64_t>(total(stats_.bytes));
+  MemoryWatch* watch = watch_.load(std::memory_order_relaxed);
+  if (watch != nullptr) watch->refused(device_, need.bytes, limit() > used ? limit() - used : 0);
   return nullptr;
+}
+
+void MemoryPool::set_watch(MemoryWatch* watch) {
+  watch_.store(watch);
+  set_gate();
+}
+
+void MemoryPool::set_limit(uint64_t bytes) {
+  limit_.store(bytes);
+  set_gate();
+}
+
+void MemoryPool::set_gate() {
+  const MemoryWatch* watch = nullptr;
+  uint64_t limit = 0;
+  do {  // again when somebody changed either meanwhile
+    watch = watch_.load();
+    limit = limit_.load();
+    gate_.store(watch != nullptr ? 1 : limit);
+  } while (watch != watch_.load() || limit != limit_.load());
 }
 
 void MemoryPool::reserve_more() {

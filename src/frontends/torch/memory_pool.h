@@ -4,6 +4,7 @@
 //
 // Owns:    StorageRefs, pooled for ever per size class, each with its address.
 // Threads: everything but the limit under the queue's lock.
+// Watched: by a MemoryWatch, which costs nothing while there is none.
 #pragma once
 
 #include <array>
@@ -31,6 +32,16 @@ struct StorageNeed {
   bool possible = true;     // no device has more than limits::storage_bytes_max
 };
 
+// Told of memory that has an address, under the queue's lock (allocation_history.h).
+class MemoryWatch {
+ public:
+  virtual ~MemoryWatch() = default;
+  virtual bool may_take() = 0;  // false: refuse for now, this thread has to say first who it is
+  virtual void taken(const StorageRef& ref) = 0;
+  virtual void given_back(const StorageRef& ref) = 0;
+  virtual void refused(c10::DeviceIndex device, uint64_t bytes, uint64_t free) = 0;
+};
+
 class MemoryPool {
  public:
   static constexpr uint32_t kExactClasses = 2048;  // sizes up to 1 MiB: one class per 512 bytes
@@ -41,25 +52,14 @@ class MemoryPool {
     return found != nullptr ? *found : make_pool(device);
   }
 
-  // Hot. Null when it would pass the limit, or addresses are used up.
+  // Hot. Null when it would pass the limit, addresses are used up, or the watch wants it tried again.
   [[gnu::always_inline]] StorageRef* take(const StorageNeed& need) {
-    const uint64_t limit = limit_.load(std::memory_order_relaxed);
-    if (!need.possible || (limit != 0 && static_cast<uint64_t>(total(stats_.bytes)) + need.taken > limit)) [[unlikely]]
-      return refuse();
-    StorageRef* ref = free_[need.size_class];
-    if (ref == nullptr) [[unlikely]] {
-      ref = make(need);
-      if (ref == nullptr) return refuse();
-    }
-    free_[need.size_class] = ref->next_free;
-    count(stats_.count, need.pool, need.bytes != 0);
-    count(stats_.requested, need.pool, static_cast<int64_t>(need.bytes));
-    if (count(stats_.bytes, need.pool, static_cast<int64_t>(need.taken)) > stats_.reserved.current) [[unlikely]]
-      reserve_more();
-    ref->bytes = need.bytes;
-    return ref;
+    if (!need.possible || exceeds(gate_.load(std::memory_order_relaxed), need)) [[unlikely]]
+      return take_slow(need);
+    return take_unchecked(need);
   }
 
+  // Hot, and for what nobody watches; else give_back_watched().
   void give_back(StorageRef* ref) noexcept {
     const uint64_t taken = rounded(ref->bytes);
     const size_t pool = pool_for(taken);
@@ -69,6 +69,10 @@ class MemoryPool {
     ref->next_free = free_[ref->size_class];
     free_[ref->size_class] = ref;
   }
+  void give_back_watched(StorageRef* ref) noexcept;
+
+  // Null: nobody. It must live for ever.
+  void set_watch(MemoryWatch* watch);
 
   // Brings the sums of both pools up to date; of them only the peaks are always so.
   MemoryStats& stats() {
@@ -83,7 +87,7 @@ class MemoryPool {
 
   // Any thread.
   uint64_t limit() const { return limit_.load(std::memory_order_relaxed); }
-  void set_limit(uint64_t bytes) { limit_.store(bytes, std::memory_order_relaxed); }
+  void set_limit(uint64_t bytes);
 
   static constexpr uint64_t rounded(uint64_t bytes) { return (bytes + kStepBytes - 1) / kStepBytes * kStepBytes; }
   static constexpr size_t pool_for(uint64_t taken) { return taken <= kSmallBytesMax ? 1 : 2; }
@@ -114,12 +118,33 @@ class MemoryPool {
       tallies[0].peak = sum;
     return sum;
   }
+  bool exceeds(uint64_t limit, const StorageNeed& need) const {
+    return limit != 0 && static_cast<uint64_t>(total(stats_.bytes)) + need.taken > limit;
+  }
+  [[gnu::always_inline]] StorageRef* take_unchecked(const StorageNeed& need) {
+    StorageRef* ref = free_[need.size_class];
+    if (ref == nullptr) [[unlikely]] {
+      ref = make(need);
+      if (ref == nullptr) return refuse(need);
+    }
+    free_[need.size_class] = ref->next_free;
+    count(stats_.count, need.pool, need.bytes != 0);
+    count(stats_.requested, need.pool, static_cast<int64_t>(need.bytes));
+    if (count(stats_.bytes, need.pool, static_cast<int64_t>(need.taken)) > stats_.reserved.current) [[unlikely]]
+      reserve_more();
+    ref->bytes = need.bytes;
+    return ref;
+  }
+  StorageRef* take_slow(const StorageNeed& need);
   StorageRef* make(const StorageNeed& need);  // not yet off the free list
-  StorageRef* refuse();
+  StorageRef* refuse(const StorageNeed& need);
+  void set_gate();
   void reserve_more();
 
   const int8_t device_;
   std::atomic<uint64_t> limit_{0};
+  std::atomic<uint64_t> gate_{0};  // the limit, or a byte while somebody watches: then every take is a slow one
+  std::atomic<MemoryWatch*> watch_{nullptr};  // changed under the queue's lock
   MemoryStats stats_;
   std::byte* next_ = nullptr;
   std::byte* end_ = nullptr;

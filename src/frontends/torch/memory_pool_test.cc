@@ -4,6 +4,7 @@
 
 #include <map>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "wire/limits.h"
@@ -78,6 +79,51 @@ TEST(MemoryPool, BlocksAreWhatLives) {
   EXPECT_TRUE(blocks[1].is_large);
   for (StorageRef* ref : {small, large, nothing}) pool.give_back(ref);
   EXPECT_TRUE(pool.blocks().empty());
+}
+
+struct Watch final : MemoryWatch {
+  bool may_take() override { return ready; }
+  void taken(const StorageRef& ref) override { seen.push_back("taken " + std::to_string(ref.bytes)); }
+  void given_back(const StorageRef& ref) override { seen.push_back("given back " + std::to_string(ref.bytes)); }
+  void refused(c10::DeviceIndex, uint64_t bytes, uint64_t free) override {
+    seen.push_back("refused " + std::to_string(bytes) + ", free " + std::to_string(free));
+  }
+  bool ready = true;
+  std::vector<std::string> seen;
+};
+
+TEST(MemoryPool, AWatchIsToldOfAllThatHasAnAddress) {
+  MemoryPool& pool = fresh_pool();
+  Watch watch;
+  StorageRef* before = pool.take(StorageNeed(5));
+  pool.set_watch(&watch);
+  pool.set_limit(2048);  // a limit set meanwhile counts, and hides nothing
+  StorageRef* ref = pool.take(StorageNeed(700));
+  StorageRef* nothing = pool.take(StorageNeed(0));
+  EXPECT_EQ(pool.take(StorageNeed(1000)), nullptr);
+  for (StorageRef* each : {before, ref, nothing}) pool.give_back_watched(each);
+  EXPECT_EQ(watch.seen,
+            (std::vector<std::string>{"taken 700", "refused 1000, free 512", "given back 5", "given back 700"}));
+  pool.set_watch(nullptr);
+  pool.give_back_watched(pool.take(StorageNeed(1)));
+  EXPECT_EQ(pool.take(StorageNeed(4096)), nullptr);
+  EXPECT_EQ(watch.seen.size(), 4u);
+}
+
+// No frames yet: nothing is taken or counted, not even as out of memory, and the next try may work.
+TEST(MemoryPool, AWatchMayWantItTriedAgain) {
+  MemoryPool& pool = fresh_pool();
+  Watch watch;
+  watch.ready = false;
+  pool.set_watch(&watch);
+  EXPECT_EQ(pool.take(StorageNeed(1)), nullptr);
+  EXPECT_EQ(pool.stats().out_of_memory, 0u);
+  EXPECT_TRUE(pool.blocks().empty());
+  EXPECT_NE(pool.take(StorageNeed(0)), nullptr);
+  watch.ready = true;
+  EXPECT_NE(pool.take(StorageNeed(1)), nullptr);
+  EXPECT_EQ(watch.seen, std::vector<std::string>{"taken 1"});
+  pool.set_watch(nullptr);
 }
 
 TEST(MemoryPool, WhatIsGivenBackIsTakenAgainBySameSizes) {

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <string>
 
+#include "frontends/torch/allocation_history.h"
 #include "frontends/torch/bridge.h"
 #include "frontends/torch/device.h"
 #include "frontends/torch/errors.h"
@@ -15,7 +16,8 @@
 namespace waldo::torch_frontend {
 namespace {
 
-std::atomic<bool> g_closed{false};
+enum class Deleters : uint8_t { kPlain, kWatched, kClosed };
+std::atomic<Deleters> g_deleters{Deleters::kPlain};
 
 std::string in_units(uint64_t bytes) {
   constexpr const char* kUnits[] = {"bytes", "KiB", "MiB", "GiB"};
@@ -48,6 +50,27 @@ void reset_accumulated(Tally& tally) {
   tally.at_reset = tally.current;
 }
 
+// Tries twice when the first time lacked only who it is for (allocation_history.h).
+template <typename Attempt>
+StorageRef* take_or_null(const Attempt& attempt) {
+  StorageRef* ref = attempt();
+  if (ref != nullptr) [[likely]]
+    return ref;
+  const AllocationContext context;
+  return context.worth_another_try() ? attempt() : nullptr;
+}
+
+[[gnu::noinline]] void delete_slow(StorageRef* ref) noexcept {
+  if (ref == nullptr || g_deleters.load(std::memory_order_relaxed) == Deleters::kClosed) return;
+  note_free_requested(ref->device.index(), ref->address, ref->bytes);
+  ref->queue->free_slot(ref->slot);
+}
+
+void release_watched(void* owner) noexcept {
+  auto* ref = static_cast<StorageRef*>(owner);
+  MemoryPool::of(ref->device.index()).give_back_watched(ref);
+}
+
 // Under the queue's lock where the device has one; before that nothing was ever counted.
 template <typename Change>
 void change_stats(c10::DeviceIndex device, const Change& change) {
@@ -61,7 +84,8 @@ void change_stats(c10::DeviceIndex device, const Change& change) {
 
 void delete_storage_ref(void* context) noexcept {
   auto* ref = static_cast<StorageRef*>(context);
-  if (ref == nullptr || g_closed.load(std::memory_order_relaxed)) return;
+  if (ref == nullptr || g_deleters.load(std::memory_order_relaxed) != Deleters::kPlain) [[unlikely]]
+    return delete_slow(ref);
   ref->queue->free_slot(ref->slot);
 }
 
@@ -70,10 +94,19 @@ void release_storage_ref(void* owner) noexcept {
   MemoryPool::of(ref->device.index()).give_back(ref);
 }
 
+void watch_memory(c10::DeviceIndex device, MemoryWatch* watch) {
+  auto mode = watch != nullptr ? Deleters::kPlain : Deleters::kWatched;
+  g_deleters.compare_exchange_strong(mode, watch != nullptr ? Deleters::kWatched : Deleters::kPlain);
+  auto& queue = queue_for(c10::Device(c10::DeviceType::CUDA, device));
+  queue.locked([&](client::SlotTable&) { MemoryPool::of(device).set_watch(watch); });
+  queue.on_released(watch != nullptr ? &release_watched : &release_storage_ref);
+}
+
 void throw_out_of_memory(c10::DeviceIndex device, uint64_t bytes) {
   const MemoryStats stats = memory_stats(device);
   const auto used = static_cast<uint64_t>(stats.bytes[0].current);
   const uint64_t free = stats.limit > used ? stats.limit - used : 0;
+  tell_out_of_memory(device, bytes, used, free);
   C10_THROW_ERROR(OutOfMemoryError, "CUDA out of memory. Tried to allocate " + in_units(bytes) + ". GPU " +
                                         std::to_string(device) + " has a total capacity of " + in_units(stats.limit) +
                                         " of which " + in_units(free) + " is free. Of the allocated memory " +
@@ -81,8 +114,9 @@ void throw_out_of_memory(c10::DeviceIndex device, uint64_t bytes) {
 }
 
 c10::Storage make_storage(client::Queue& queue, c10::DeviceIndex device, uint64_t bytes, Slot slot) {
-  StorageRef* ref =
-      queue.locked([&](client::SlotTable& slots) { return take_locked(slots, queue, device, bytes, slot); });
+  StorageRef* ref = take_or_null([&] {
+    return queue.locked([&](client::SlotTable& slots) { return take_locked(slots, queue, device, bytes, slot); });
+  });
   if (ref == nullptr) [[unlikely]] {
     queue.free_slot(slot);
     throw_out_of_memory(device, bytes);
@@ -93,9 +127,11 @@ c10::Storage make_storage(client::Queue& queue, c10::DeviceIndex device, uint64_
 c10::DataPtr create_data(c10::DeviceIndex device, uint64_t bytes) {
   auto& queue = queue_for(c10::Device(c10::DeviceType::CUDA, device));
   Slot slot;
-  StorageRef* ref = queue.locked([&](client::SlotTable& slots) -> StorageRef* {
-    slot = slots.take();
-    return slot.none() ? nullptr : take_locked(slots, queue, device, bytes, slot);
+  StorageRef* ref = take_or_null([&] {
+    return queue.locked([&](client::SlotTable& slots) -> StorageRef* {
+      if (slot.none()) slot = slots.take();
+      return slot.none() ? nullptr : take_locked(slots, queue, device, bytes, slot);
+    });
   });
   TORCH_CHECK(!slot.none(), "too many device storages are alive at once (", limits::slot_count_max, ")");
   if (ref == nullptr) [[unlikely]] {
@@ -121,10 +157,11 @@ void resize_storage(c10::StorageImpl& storage, uint64_t bytes) {
   }
   client::Queue& queue = *old_ref->queue;
   MemoryPool& pool = MemoryPool::of(old_ref->device.index());
-  StorageRef* ref = queue.locked([&](client::SlotTable&) { return pool.take(StorageNeed(bytes)); });
+  StorageRef* ref =
+      take_or_null([&] { return queue.locked([&](client::SlotTable&) { return pool.take(StorageNeed(bytes)); }); });
   if (ref == nullptr) throw_out_of_memory(old_ref->device.index(), bytes);
   if (Status status = queue.resize(old_ref->slot, bytes); !status.ok()) {
-    queue.locked([&](client::SlotTable&) { pool.give_back(ref); });
+    queue.locked([&](client::SlotTable&) { pool.give_back_watched(ref); });
     throw_status(status);
   }
   ref->queue = &queue;
@@ -132,9 +169,10 @@ void resize_storage(c10::StorageImpl& storage, uint64_t bytes) {
   c10::DataPtr old_data = storage.set_data_ptr(data_of(ref));
   storage.set_nbytes(static_cast<size_t>(bytes));
   static_cast<void>(old_data.release_context());  // not its deleter: the slot lives on
+  note_free_requested(old_ref->device.index(), old_ref->address, old_ref->bytes);
   queue.locked([&](client::SlotTable& slots) {
     slots.set_owner(ref->slot, ref);
-    pool.give_back(old_ref);
+    pool.give_back_watched(old_ref);
   });
 }
 
@@ -183,6 +221,6 @@ void empty_cache(c10::DeviceIndex device) {
 
 void set_memory_limit(c10::DeviceIndex device, uint64_t bytes) { MemoryPool::of(device).set_limit(bytes); }
 
-void close_storages() noexcept { g_closed.store(true, std::memory_order_relaxed); }
+void close_storages() noexcept { g_deleters.store(Deleters::kClosed, std::memory_order_relaxed); }
 
 }  // namespace waldo::torch_frontend

@@ -37,6 +37,9 @@ WALDO_TORCH_API void delete_storage_ref(void* ref) noexcept;
 
 // Told by the queue when the FREE of its slot is recorded: its memory can be counted as free and taken again.
 void release_storage_ref(void* ref) noexcept;
+class MemoryWatch;
+// Null: nobody. The device is opened; the watch lives for ever.
+void watch_memory(c10::DeviceIndex device, MemoryWatch* watch);
 // A storage's data from a StorageRef that has its slot.
 inline c10::DataPtr data_of(StorageRef* ref) { return {ref->address, ref, &delete_storage_ref, ref->device}; }
 [[noreturn]] WALDO_TORCH_API void throw_out_of_memory(c10::DeviceIndex device, uint64_t bytes);

@@ -20,6 +20,7 @@
 #include "frontends/torch/profiler.h"
 #include "frontends/torch/python/dlpack.h"
 #include "frontends/torch/python/interpreter.h"
+#include "frontends/torch/python/memory_history.h"
 #include "frontends/torch/python/process_group.h"
 #include "frontends/torch/python/stream_event.h"
 #include "frontends/torch/storage.h"
@@ -251,6 +252,7 @@ PYBIND11_MODULE(_waldo_torch, module) {
   });
   define_devices(module);
   define_memory(module);
+  define_memory_history(module);
   define_attention(module);
   define_session(module);
   module.def("define_process_group", [module]() mutable { define_process_group(module); });
