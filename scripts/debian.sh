@@ -9,7 +9,7 @@ set -euo pipefail
 build="g++ cmake ninja-build ccache libasio-dev libcli11-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libxxhash-dev
   libzstd-dev libseccomp-dev libgloo-dev libgtest-dev libgmock-dev"
 python=""
-test="openssh-client openssh-server valgrind procps googletest"
+test="openssh-client openssh-server iproute2 valgrind procps googletest"
 lint="clang-format-14"
 clang="clang-14 libclang-rt-14-dev"
 bench="libbenchmark-dev"

@@ -7,6 +7,7 @@ BAD_SSH, a folder, says how; it can change while links are up:
   silent    as `cuts`, but the link then only stops carrying bytes, and stays
   refuse    while this file is there no link can be made (exit code 255)
   delay     seconds that every byte takes
+  inside    words before the command, such as those that enter another network namespace
   links     written here: one line per link that was made, with our pid
 
 BAD_SSH_STATE is the XDG_STATE_HOME of "the other host".
@@ -108,7 +109,10 @@ def main():
         return 255
     environment = {**os.environ, "XDG_STATE_HOME": os.environ["BAD_SSH_STATE"]}
     # As with a real ssh the two ends of the connection are not of one family.
-    child = subprocess.Popen(words[1:], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, bufsize=0)
+    inside = (folder / "inside").read_text().split() if (folder / "inside").exists() else []
+    child = subprocess.Popen(
+        inside + words[1:], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, bufsize=0
+    )
     link = Link(folder, child)
     threading.Thread(target=link.carry, args=(0, child.stdin.fileno()), daemon=True).start()
     threading.Thread(target=link.carry, args=(child.stdout.fileno(), 1), daemon=True).start()

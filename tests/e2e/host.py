@@ -12,12 +12,15 @@ from support import ROOT, WALDO, clean_environment, run, waldo_run
 
 
 class Host:
-    """Another host, as far as the client can tell, and the way there."""
+    """Another host, as far as the client can tell, and the way there. `inside`: words that put a command into it."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, inside=()):
         self.way, self.state, self.temporary = folder / "way", folder / "s", folder / "t"
         for made in (self.way, self.state, self.temporary):
             made.mkdir()
+        self.inside = [str(word) for word in inside]
+        if self.inside:
+            (self.way / "inside").write_text(" ".join(self.inside))
         self.mark = uuid.uuid4().hex
         self.environment = {
             "WALDO_SSH": ROOT / "tools" / "bad_ssh.py",
@@ -38,14 +41,14 @@ class Host:
     def run(self, *words, options=(), **more):
         return waldo_run(*words, options=["--on", "lab", "-q", *options], timeout=300, **self.environment, **more)
 
-    def start(self, *words, options=(), stdout=subprocess.PIPE):
+    def start(self, *words, options=(), stdout=subprocess.PIPE, **more):
         return subprocess.Popen(
-            [WALDO, "run", "--on", "lab", "-q", *options, *words],
+            [WALDO, "run", "--on", "lab", "-q", *options, *map(str, words)],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
-            env=clean_environment(**self.environment),
+            env=clean_environment(**self.environment, **more),
             start_new_session=True,
         )
 

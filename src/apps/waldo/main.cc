@@ -15,6 +15,7 @@
 #include "apps/waldo/program.h"
 #include "base/log.h"
 #include "server/bridge.h"
+#include "server/collectives/net.h"
 #include "server/daemon.h"
 #include "server/package_dir.h"
 #include "server/worker.h"
@@ -222,8 +223,13 @@ int run_main(std::vector<std::string> words) {
     return server::run_worker(worker);
   }
   if (daemon_app->parsed()) {
-    if (!collective_net.empty())
+    if (!collective_net.empty()) {
+      if (const auto net = server::CollectiveNet::parse(collective_net); !net.ok()) {
+        complain(net.status().text());
+        return kExitUsage;
+      }
       ::setenv("WALDO_COLLECTIVE_NET", collective_net.c_str(), 1);  // its workers have it too
+    }
     daemon.package_dir = package_dir;
     daemon.idle = std::chrono::seconds(idle_seconds);
     return server::run_daemon(daemon);

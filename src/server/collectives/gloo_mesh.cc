@@ -1,4 +1,3 @@
-#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <gloo/allgather.h>
 #include <gloo/allgatherv.h>
@@ -14,7 +13,6 @@
 #include <gloo/transport/device.h>
 #include <gloo/transport/pair.h>
 #include <gloo/transport/tcp/device.h>
-#include <netinet/in.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -28,6 +26,7 @@
 
 #include "base/os/entropy.h"
 #include "server/collectives/mesh.h"
+#include "server/collectives/net.h"
 
 // Gloo, whose pairs the worker makes itself: addresses came through the clients (Gloo's own rendezvous would want a
 // store that every worker can reach).
@@ -45,28 +44,23 @@ std::string plain(std::string text) {
   return text.starts_with('[') && end != std::string::npos ? text.substr(end + 2) : text;
 }
 
-// Which machine this is, so that two that only listen to themselves are told apart.
+// Which machine this is, or which network namespace of it (a container's), so that two that only listen to themselves
+// are told apart.
 std::string this_machine() {
-  char name[256] = {};
+  char name[256] = {}, net[64] = {};
   ::gethostname(name, sizeof(name) - 1);
   std::string boot;
   std::ifstream("/proc/sys/kernel/random/boot_id") >> boot;
-  return fmt::format("{} {}", name, boot);
+  static_cast<void>(::readlink("/proc/self/ns/net", net, sizeof(net) - 1));
+  return fmt::format("{} {} {}", name, boot, net);
 }
+std::string name_of(const std::string& machine) { return machine.substr(0, machine.find(' ')); }
 
-bool is_loopback(const std::string& socket_address) {
+Result<IpAddress> ip_of(const std::string& socket_address) {
   sockaddr_storage storage{};
-  if (socket_address.size() < sizeof(storage)) return false;
+  if (socket_address.size() < sizeof(storage)) return Status(StatusKind::kInvalid, "an address too short");
   std::memcpy(&storage, socket_address.data(), sizeof(storage));
-  if (storage.ss_family == AF_INET) {
-    sockaddr_in ip;
-    std::memcpy(&ip, &storage, sizeof(ip));
-    return (ntohl(ip.sin_addr.s_addr) >> 24) == 127;
-  }
-  if (storage.ss_family != AF_INET6) return false;
-  sockaddr_in6 ip;
-  std::memcpy(&ip, &storage, sizeof(ip));
-  return IN6_IS_ADDR_LOOPBACK(&ip.sin6_addr);
+  return IpAddress::of(storage);
 }
 
 class Context : public gloo::Context {
@@ -99,8 +93,9 @@ struct Element {
 
 class GlooMesh final : public Mesh {
  public:
-  explicit GlooMesh(const MeshOptions& options) : options_(options), machine_(this_machine()) {
-    gloo::transport::tcp::attr where(options.address.c_str());
+  GlooMesh(const MeshOptions& options, CollectiveNet net)
+      : options_(options), net_(std::move(net)), machine_(this_machine()) {
+    gloo::transport::tcp::attr where(net_.here().text().c_str());
     device_ = gloo::transport::tcp::CreateDevice(where);
     context_ = std::make_shared<Context>(options.rank, options.size, device_, options.timeout);
     for (int peer = 0; peer < options.size; ++peer) {
@@ -117,32 +112,19 @@ class GlooMesh final : public Mesh {
   Status connect(const std::vector<std::string>& addresses) override {
     if (addresses.size() != addresses_.size())
       return Status(StatusKind::kInvalid, "not one address for each rank of the group");
-    const bool stays_here = options_.address.starts_with("127.") || options_.address == "::1";
     std::vector<Token> told(addresses.size());
     return guarded([&]() -> Status {
       for (int peer = 0; peer < options_.size; ++peer) {
         if (peer == options_.rank) continue;
-        const std::string& given = addresses[static_cast<size_t>(peer)];
-        const size_t line = given.find('\n');
-        if (line == std::string::npos) return Status(StatusKind::kInvalid, "a rank's address is malformed");
-        const std::string machine = given.substr(0, line);
-        std::string socket_address = given.substr(line + 1);
-        if (socket_address.size() != addresses_[static_cast<size_t>(peer)].size() - machine_.size() - 1)
-          return Status(StatusKind::kInvalid, "a rank's address is malformed");
-        Token& token = told[static_cast<size_t>(peer)];
-        std::copy(socket_address.end() - token.size(), socket_address.end(), token.begin());
-        socket_address.resize(socket_address.size() - token.size());
-        const bool loopback = is_loopback(socket_address);
-        if (machine != machine_ && (loopback || stays_here)) {
-          return disconnected(fmt::format(
-              "the workers of ranks {} and {} are on different hosts ({}; {}), and collectives are allowed "
-              "on loopback only. On each host, start `waldo daemon --collective-net ADDRESS` (or set "
-              "WALDO_COLLECTIVE_NET), an address of its own that the others reach",
-              options_.rank, peer, machine_.substr(0, machine_.find(' ')), machine.substr(0, machine.find(' '))));
+        auto told_by_peer = read_address(peer, addresses[static_cast<size_t>(peer)]);
+        if (!told_by_peer.ok()) return told_by_peer.status();
+        told[static_cast<size_t>(peer)] = told_by_peer->token;
+        WALDO_TRY(may_reach(*told_by_peer, peer));
+        try {
+          context_->getPair(peer)->connect(told_by_peer->socket_address);
+        } catch (const std::exception& error) {
+          return unreachable(*told_by_peer, peer, plain(error.what()));
         }
-        if (stays_here && !loopback)
-          return Status(StatusKind::kInvalid, "a rank's address is not on loopback, and no other is allowed");
-        context_->getPair(peer)->connect(std::vector<char>(socket_address.begin(), socket_address.end()));
       }
       WALDO_TRY(recognise(told));
       const std::lock_guard lock(notes_mutex_);
@@ -311,15 +293,109 @@ class GlooMesh final : public Mesh {
     return transfer;
   }
 
+  Status watch() override {
+    return guarded([&]() -> Status {
+      char said = 0;
+      const std::shared_ptr<UnboundBuffer> buffer = context_->createUnboundBuffer(&said, sizeof(said));
+      {
+        const std::lock_guard lock(watching_mutex_);
+        watching_ = buffer;
+      }
+      if (closed_) return disconnected("the group was closed");
+      for (int peer = 0; peer < options_.size; ++peer) {
+        if (peer != options_.rank) buffer->recv(peer, kGoodbyeSlot);
+      }
+      for (int left = options_.size - 1; left > 0; --left) {
+        int peer = -1;
+        if (!buffer->waitRecv(&peer, kForEver)) return disconnected("the group was closed");
+        const auto heard = context_->createUnboundBuffer(&said, sizeof(said));
+        heard->send(peer, kHeardSlot);
+        heard->waitSend(options_.timeout);
+      }
+      return {};
+    });
+  }
+
+  // Closing takes with it what was sent and not yet read, so the others say that they have heard.
+  void say_goodbye(Milliseconds timeout) override {
+    static_cast<void>(guarded([&]() -> Status {
+      std::vector<char> said(2 * static_cast<size_t>(options_.size));
+      std::vector<std::unique_ptr<UnboundBuffer>> sends, heard;
+      for (int peer = 0; peer < options_.size; ++peer) {
+        if (peer == options_.rank) continue;
+        char* const own = &said[2 * static_cast<size_t>(peer)];
+        heard.push_back(context_->createUnboundBuffer(own, 1));
+        heard.back()->recv(peer, kHeardSlot);
+        sends.push_back(context_->createUnboundBuffer(own + 1, 1));
+        sends.back()->send(peer, kGoodbyeSlot);
+      }
+      for (const auto& one : heard) {
+        if (!one->waitRecv(timeout)) return disconnected("saying goodbye was given up");
+      }
+      for (const auto& one : sends) one->waitSend(timeout);
+      return {};
+    }));
+  }
+
   void close() override {
     if (closed_.exchange(true)) return;
     try {
       context_->closeConnections();
     } catch (const std::exception&) {  // they are closed as far as they can be
     }
+    const std::lock_guard lock(watching_mutex_);
+    if (watching_) watching_->abortWaitRecv();  // our own end wakes nobody here
   }
 
  private:
+  struct Peer {
+    std::string machine;
+    IpAddress ip;
+    std::vector<char> socket_address;
+    Token token;
+  };
+  Result<Peer> read_address(int peer, const std::string& given) const {
+    const Status malformed(StatusKind::kInvalid, "a rank's address is malformed");
+    const size_t line = given.find('\n');
+    if (line == std::string::npos) return malformed;
+    if (given.size() - line != addresses_[static_cast<size_t>(peer)].size() - machine_.size()) return malformed;
+    Peer found{.machine = given.substr(0, line)};
+    const size_t token = given.size() - found.token.size();
+    std::copy(given.begin() + static_cast<ptrdiff_t>(token), given.end(), found.token.begin());
+    const std::string socket_address = given.substr(line + 1, token - line - 1);
+    found.socket_address.assign(socket_address.begin(), socket_address.end());
+    const auto ip = ip_of(socket_address);
+    if (!ip.ok()) return malformed;
+    found.ip = *ip;
+    return found;
+  }
+
+  // What the owner of this host allows, whatever the client hands us.
+  Status may_reach(const Peer& peer, int rank) const {
+    if (peer.machine != machine_ && (peer.ip.loopback() || net_.loopback())) {
+      return disconnected(fmt::format(
+          "the workers of ranks {} and {} are on different hosts ({}; {}), and {} allows collectives on loopback only. "
+          "On each host, start `waldo daemon --collective-net NET` (or set WALDO_COLLECTIVE_NET): a net in which the "
+          "hosts reach each other, such as 10.1.0.0/16",
+          options_.rank, rank, name_of(machine_), name_of(peer.machine), net_.loopback() ? "this one" : "the other"));
+    }
+    if (net_.holds(peer.ip)) return {};
+    if (net_.loopback())
+      return Status(StatusKind::kInvalid, "a rank's address is not on loopback, and no other is allowed");
+    return disconnected(
+        fmt::format("rank {} listens at {}, outside of the net {} in which rank {} may use collectives "
+                    "(--collective-net). Try: the same net on every host",
+                    rank, peer.ip.text(), net_.text(), options_.rank));
+  }
+
+  Status unreachable(const Peer& peer, int rank, const std::string& why) const {
+    if (net_.loopback()) return disconnected(why);
+    return disconnected(fmt::format(
+        "ranks {} at {} and {} at {} do not reach each other in {}: {}. Try: "
+        "`ping {}` on {}; a firewall between them must let TCP pass",
+        options_.rank, net_.here().text(), rank, peer.ip.text(), net_.text(), why, peer.ip.text(), name_of(machine_)));
+  }
+
   // Gloo takes whoever connects first. Each rank shows each other one the token that it was told; who cannot is none.
   Status recognise(std::vector<Token>& told) {
     std::vector<Token> shown(told.size());
@@ -432,6 +508,9 @@ class GlooMesh final : public Mesh {
 
   // Collectives' slots have a prefix in their highest byte, which is never 0.
   static uint64_t header_slot(uint32_t tag) { return uint64_t{tag} << 1; }
+  static constexpr Milliseconds kForEver = std::chrono::hours(24 * 365);
+  static constexpr uint64_t kGoodbyeSlot = uint64_t{1} << 42;
+  static constexpr uint64_t kHeardSlot = uint64_t{1} << 43;
   static constexpr uint64_t kTokenSlot = uint64_t{1} << 41;
   static uint64_t notes_slot(uint32_t number) { return uint64_t{1} << 40 | number; }
 
@@ -470,6 +549,7 @@ class GlooMesh final : public Mesh {
   }
 
   const MeshOptions options_;
+  const CollectiveNet net_;
   const std::string machine_;
   std::shared_ptr<gloo::transport::Device> device_;
   std::shared_ptr<Context> context_;
@@ -477,6 +557,9 @@ class GlooMesh final : public Mesh {
   std::vector<Token> expected_;  // by rank
   uint32_t next_tag_ = 1;
   std::atomic<bool> closed_{false};
+
+  std::mutex watching_mutex_;
+  std::shared_ptr<UnboundBuffer> watching_;
 
   std::mutex notes_mutex_;
   std::unique_ptr<Notes> next_notes_;  // null: not connected, or failed
@@ -487,8 +570,13 @@ class GlooMesh final : public Mesh {
 
 extern "C" __attribute__((visibility("default"))) waldo::server::Mesh* waldo_make_mesh(
     const waldo::server::MeshOptions& options, std::string* error) {
+  auto net = waldo::server::CollectiveNet::parse(options.net);
+  if (!net.ok()) {
+    *error = net.status().text();
+    return nullptr;
+  }
   try {
-    return new waldo::server::GlooMesh(options);
+    return new waldo::server::GlooMesh(options, std::move(*net));
   } catch (const std::exception& failure) {
     *error = waldo::server::plain(failure.what());
   }

@@ -23,7 +23,7 @@ namespace waldo::server {
 
 struct MeshOptions {
   int rank = 0, size = 1;
-  std::string address = "127.0.0.1";  // to listen at
+  std::string net = "127.0.0.1";  // where to listen, and whom to reach (net.h)
   std::chrono::milliseconds timeout{0};
 };
 
@@ -53,7 +53,7 @@ class Mesh {
 
   // For each rank, by number, where it finds this one; before connect().
   virtual std::vector<std::string> addresses() = 0;
-  // Of each rank, where this one finds it. Refuses an address outside this machine unless the options allow one.
+  // Of each rank, where this one finds it. Refuses an address that the options do not allow.
   virtual Status connect(const std::vector<std::string>& addresses) = 0;
 
   // `data` becomes the reduction over all ranks, in the same bits on each.
@@ -75,6 +75,13 @@ class Mesh {
   // Messages between two ranks with the same tag arrive in the order they were posted.
   virtual std::unique_ptr<Transfer> post_send(const void* data, size_t bytes, int peer, uint32_t tag) = 0;
   virtual std::unique_ptr<Transfer> post_receive(void* data, size_t bytes, int peer, uint32_t tag) = 0;
+
+  // Returns when a rank has gone without a goodbye (kDisconnected), or all others have said theirs. Once, after
+  // connect(), on a thread of its own; for groups whose bytes take another way (nccl_group.h), so that nothing else
+  // hears of it.
+  virtual Status watch() = 0;
+  // To the others' watch(), before close(): whatever comes, it is no failure.
+  virtual void say_goodbye(Milliseconds timeout) = 0;
 
   virtual void close() = 0;
 };

@@ -1,9 +1,13 @@
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include <csignal>
+#include <cstring>
 #include <numeric>
 #include <thread>
 
+#include "base/os/unique_fd.h"
 #include "server/collectives/load_mesh.h"
 
 namespace waldo::server {
@@ -23,7 +27,7 @@ void add(void* out, const void* a, const void* b, size_t elements) {
 std::vector<std::unique_ptr<Mesh>> made(int size, Milliseconds timeout = 5s) {
   std::vector<std::unique_ptr<Mesh>> meshes;
   for (int rank = 0; rank < size; ++rank) {
-    auto mesh = make_mesh({.rank = rank, .size = size, .address = "127.0.0.1", .timeout = timeout});
+    auto mesh = make_mesh({.rank = rank, .size = size, .net = "127.0.0.1", .timeout = timeout});
     EXPECT_TRUE(mesh.ok()) << mesh.status().to_string();
     meshes.push_back(std::move(*mesh));
   }
@@ -168,6 +172,62 @@ TEST(Mesh, RefusesWhoDoesNotKnowTheToken) {
       EXPECT_FALSE(connected.ok() && mesh.barrier(5s).ok());
     }
   });
+}
+
+// Goal: a watcher hears of a rank that goes, at once, but of none that has said goodbye.
+TEST(Mesh, WatchTellsDeathFromGoodbye) {
+  auto meshes = connected(3, 60s);
+  std::vector<Status> heard(3);
+  std::vector<std::thread> watchers;
+  for (size_t rank = 0; rank < 3; ++rank) watchers.emplace_back([&, rank] { heard[rank] = meshes[rank]->watch(); });
+  meshes[2]->say_goodbye(5s);
+  on_each(meshes, [](Mesh& mesh, int) { EXPECT_TRUE(mesh.barrier(5s).ok()); });
+  meshes[2]->close();
+  meshes[1]->close();  // as when it dies
+  for (auto& watcher : watchers) watcher.join();
+  EXPECT_EQ(heard[0].kind(), StatusKind::kDisconnected);
+
+  auto others = connected(2, 60s);
+  on_each(others, [](Mesh& mesh, int) {
+    Status heard = Status(StatusKind::kInternal, "not yet");
+    std::thread watcher([&] { heard = mesh.watch(); });
+    mesh.say_goodbye(5s);
+    watcher.join();
+    EXPECT_TRUE(heard.ok()) << heard.to_string();
+  });
+}
+
+// A process that found the ports and says something else there.
+class Stranger {
+ public:
+  Stranger(const std::string& address, const std::string& says)
+      : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in where{};
+    std::memcpy(&where, address.data() + address.find('\n') + 1, sizeof(where));
+    if (::connect(socket_.get(), reinterpret_cast<sockaddr*>(&where), sizeof(where)) != 0) return;  // asks nobody to
+    static_cast<void>(::send(socket_.get(), says.data(), says.size(), MSG_NOSIGNAL));
+  }
+
+ private:
+  os::UniqueFd socket_;
+};
+
+// Goal: whoever comes to a rank's port first and talks rubbish, or nothing, is no rank: the group fails on every rank,
+// in time, and nothing worse happens.
+TEST(Mesh, SurvivesAStrangerWhoTalksRubbish) {
+  std::string counting;
+  for (int i = 0; i < 4096; ++i) counting.push_back(static_cast<char>(i * 7));
+  for (const std::string& says : {std::string(), std::string("GET / HTTP/1.0\r\n\r\n"), std::string(4096, '\0'),
+                                  std::string(4096, '\xff'), counting}) {
+    auto meshes = made(2, 300ms);
+    const Stranger to_first(meshes[0]->addresses()[1], says), to_second(meshes[1]->addresses()[0], says);
+    on_each(meshes, [&](Mesh& mesh, int rank) {
+      const Status connected = mesh.connect(addresses_for(meshes, static_cast<size_t>(rank)));
+      std::vector<float> values(10, 1.0f);
+      EXPECT_FALSE(connected.ok() && mesh.allreduce(values.data(), {values.size(), sizeof(float), &add}, 300ms).ok());
+      EXPECT_EQ(values, std::vector<float>(10, 1.0f));
+    });
+  }
 }
 
 // Goal: workers on two hosts that may use loopback only say so, and what to do.

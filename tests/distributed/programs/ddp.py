@@ -26,7 +26,7 @@ class Net(nn.Module):
 def train(rank, size, net, steps=4, optimizer=torch.optim.SGD, accumulate=1, forward=None, **options):
     where = device(rank)
     net = copy.deepcopy(net).to(where)
-    model = DistributedDataParallel(net, device_ids=[rank] if where.type == "cuda" else None, **options)
+    model = DistributedDataParallel(net, device_ids=[where.index] if where.type == "cuda" else None, **options)
     opt = optimizer(model.parameters(), lr=0.05)
     losses = []
     for step in range(steps):
@@ -68,7 +68,9 @@ def results(rank, size):
 
     found["autocast"] = train(rank, size, net, forward=autocast)
 
-    model = DistributedDataParallel(copy.deepcopy(net).to(where), device_ids=[rank] if where.type == "cuda" else None)
+    model = DistributedDataParallel(
+        copy.deepcopy(net).to(where), device_ids=[where.index] if where.type == "cuda" else None
+    )
     opt = torch.optim.SGD(model.parameters(), lr=0.01)
     scaler = torch.amp.GradScaler(where.type, init_scale=256.0)
     for step in range(3):

@@ -2,6 +2,8 @@
 are devices (under `waldo run`) and on plain `gloo` elsewhere, and writes what every rank got.
 
     python PROGRAM.py OUT [RANKS]
+
+With RANK in the environment it is that rank alone, on its host's device LOCAL_RANK, as a launcher starts it there.
 """
 
 import os
@@ -13,11 +15,15 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-TIMEOUT = timedelta(seconds=60)
+TIMEOUT = timedelta(seconds=int(os.environ.get("GROUP_SECONDS", 60)))
 
 
 def device(rank):
-    return torch.device("cuda", rank) if torch.cuda.is_available() else torch.device("cpu")
+    return torch.device("cuda", local(rank)) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def local(rank):
+    return int(os.environ.get("LOCAL_RANK", rank))
 
 
 def numbers(rank, *shape, dtype=torch.float32, seed=0):
@@ -33,7 +39,7 @@ def numbers(rank, *shape, dtype=torch.float32, seed=0):
 def _rank(rank, body, out, size, store):
     torch.set_num_threads(1)
     if torch.cuda.is_available():
-        torch.cuda.set_device(rank)
+        torch.cuda.set_device(local(rank))
     dist.init_process_group(
         "nccl" if torch.cuda.is_available() else "gloo",
         init_method=f"file://{store}",
@@ -51,5 +57,8 @@ def main(body):
     size = int(sys.argv[2]) if len(sys.argv) > 2 else 2
     os.makedirs(out, exist_ok=True)
     store = Path(out) / "store"
+    if "RANK" in os.environ:
+        _rank(int(os.environ["RANK"]), body, out, size, str(store))
+        return
     store.unlink(missing_ok=True)
     mp.spawn(_rank, args=(body, out, size, str(store)), nprocs=size)
