@@ -23,10 +23,10 @@ inline constexpr uint32_t shared_bytes_min = 16u << 10;  // a smaller piece trav
 
 // Session.
 inline constexpr uint16_t queue_count_max = 64;
-inline constexpr uint32_t slot_count_max = 1u << 26;         // per queue
-inline constexpr uint32_t plan_count_max = 1u << 20;         // per queue
-inline constexpr uint32_t plan_body_bytes_max = 960u << 10;  // torch.stack of 20,000 losses
-inline constexpr uint32_t call_slot_count_max = 1u << 15;    // slots named by one call
+inline constexpr uint32_t slot_count_max = (1u << 26) - (1u << 20);  // per queue; above are the worker's own
+inline constexpr uint32_t plan_count_max = 1u << 20;                 // per queue
+inline constexpr uint32_t plan_body_bytes_max = 960u << 10;          // torch.stack of 20,000 losses
+inline constexpr uint32_t call_slot_count_max = 1u << 15;            // slots named by one call
 inline constexpr uint32_t call_scalar_bytes_max = 256u << 10;
 inline constexpr uint32_t free_count_max = 1u << 15;  // slots named by one FREE
 inline constexpr uint64_t storage_bytes_max = 1ull << 42;
@@ -42,6 +42,7 @@ inline constexpr uint32_t tensor_dim_max = 128;
 inline constexpr uint32_t plan_argument_count_max = 1u << 16;
 inline constexpr uint32_t plan_list_count_max = 1u << 15;
 inline constexpr uint32_t plan_depth_max = 4;  // lists of lists of outputs
+inline constexpr uint32_t graph_value_count_max = 1u << 20;
 inline constexpr uint32_t name_bytes_max = 256;
 
 }  // namespace waldo::limits

@@ -90,11 +90,14 @@ bool uses_number(RecordKind kind) {
          kind == RecordKind::kDefinePlan;
 }
 
+// The indices above are the worker's own; among them is the none slot's.
+bool is_clients(Slot slot) { return slot.index() < limits::slot_count_max; }
+
 std::span<const Slot> get_slots(Reader& reader, size_t count, uint32_t count_max) {
   if (count > count_max) reader.fail("too many slots");
   const auto bytes = reader.get_bytes(count * sizeof(Slot), "slots");
   const std::span<const Slot> slots(reinterpret_cast<const Slot*>(bytes.data()), bytes.size() / sizeof(Slot));
-  if (std::any_of(slots.begin(), slots.end(), [](Slot slot) { return slot.none(); })) reader.fail("slot");
+  if (!std::all_of(slots.begin(), slots.end(), is_clients)) reader.fail("slot");
   return slots;
 }
 
@@ -109,7 +112,7 @@ std::span<const std::byte> get_padded(Reader& reader, size_t size, uint32_t size
 
 void get_slot(Reader& reader, QueueId queue, Record& record) {
   record.slot = Slot{reader.get<uint32_t>("slot")};
-  if (record.slot.none() || record.slot.queue() != queue) reader.fail("slot");
+  if (!is_clients(record.slot) || record.slot.queue() != queue) reader.fail("slot");
 }
 
 void get_range(Reader& reader, Record& record) {

@@ -1,6 +1,7 @@
 // The bodies that front end and backend exchange. What is accepted must be stable: encoding what was decoded, decoded
 // and encoded again, gives the same bytes.
 #include "fuzz/input.h"
+#include "wire/graph_body.h"
 #include "wire/plan_body.h"
 
 using namespace waldo;
@@ -21,7 +22,7 @@ void try_decode(std::span<const std::byte> bytes, Result<Body> (*decode)(std::sp
 int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const Buffer bytes = fuzz::input(data + 1, size - 1);
-  switch (data[0] % 3) {
+  switch (data[0] % 4) {
     case 0:
       try_decode(bytes, wire::decode_plan_body);
       break;
@@ -30,6 +31,9 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       break;
     case 2:
       try_decode(bytes, wire::decode_command);
+      break;
+    case 3:
+      try_decode(bytes, wire::decode_graph_body);
       break;
   }
   return 0;

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "base/status.h"
 #include "server/backends/torch/generators.h"
 #include "server/backends/torch/geometry.h"
+#include "server/backends/torch/graphs.h"
 #include "wire/plan_body.h"
 
 namespace waldo::torch_backend {
@@ -86,6 +88,7 @@ struct Plan {
   bool collective = false;  // of wire/collectives.h: says itself what it waits for
   bool plain_keys = false;  // `keys` are right for every call
   c10::DispatchKeySet keys;
+  std::unique_ptr<const Graph> graph;  // set: a run of other plans' calls, and nothing else here has a meaning
 };
 
 // kInvalid when the body contradicts itself; an operator or argument this worker cannot run makes a plan that is

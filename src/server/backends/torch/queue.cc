@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <chrono>
 #include <future>
+#include <optional>
 #include <utility>
 
 #include "server/backends/torch/errors.h"
+#include "wire/graph_body.h"
 
 namespace waldo::torch_backend {
 namespace {
@@ -58,21 +60,56 @@ Status TorchQueue::define(PlanId plan, uint16_t reads, uint16_t creates, std::sp
   return guarded({}, [&]() -> Status {
     device_.enter_thread();
     if (plan.raw >= limits::plan_count_max) return invalid("a plan number past the maximum");
+    if (wire::is_graph_body(body)) return define_graph(plan, reads, creates, body);
     Result<wire::PlanBody> decoded = wire::decode_plan_body(body);
     if (!decoded.ok()) return decoded.status();
     Result<Plan> prepared =
         prepare(decoded.value(), reads, creates, geometries_, generators_, device_, shared_->queue_count);
     if (!prepared.ok()) return prepared.status();
-    if (plan.raw >= plans_.size()) plans_.resize(std::max<size_t>(plan.raw + size_t{1}, plans_.size() * 2));
-    plans_[plan.raw] = std::make_unique<Plan>(std::move(prepared).value());
+    keep_plan(plan, std::move(prepared).value());
     return Status();
   });
 }
 
+Status TorchQueue::define_graph(PlanId number, uint16_t reads, uint16_t creates, std::span<const std::byte> body) {
+  const Result<wire::GraphBody> decoded = wire::decode_graph_body(body);
+  if (!decoded.ok()) return decoded.status();
+  const auto arity = [this](PlanId plan) -> std::optional<GraphArity> {
+    if (plan.raw >= plans_.size() || plans_[plan.raw] == nullptr || plans_[plan.raw]->graph) return std::nullopt;
+    return GraphArity{plans_[plan.raw]->reads, plans_[plan.raw]->creates};
+  };
+  Result<Graph> graph = prepare(decoded.value(), size_t{reads} + creates, arity);
+  if (!graph.ok()) return graph.status();
+  Plan plan;
+  plan.name = fmt::format("a graph of {} calls", graph->steps.size());
+  plan.reads = reads;
+  plan.creates = creates;
+  plan.unusable = invalid("a graph in a graph");  // a step's plan may have been defined anew
+  plan.graph = std::make_unique<const Graph>(std::move(graph).value());
+  keep_plan(number, std::move(plan));
+  return Status();
+}
+
+void TorchQueue::keep_plan(PlanId number, Plan plan) {
+  if (number.raw >= plans_.size()) plans_.resize(std::max<size_t>(number.raw + size_t{1}, plans_.size() * 2));
+  plans_[number.raw] = std::make_unique<Plan>(std::move(plan));
+}
+
 Status TorchQueue::call(PlanId number, std::span<const Slot> slots, std::span<const std::byte> scalars, bool* conformed,
                         Buffer* report) {
-  if (conformed != nullptr) *conformed = false;
   bool ignored = false;
+  if (conformed == nullptr) conformed = &ignored;
+  *conformed = false;
+  if (number.raw >= plans_.size() || plans_[number.raw] == nullptr || !plans_[number.raw]->graph) [[likely]]
+    return call_plan(number, slots, scalars, conformed, report);
+  const Plan& plan = *plans_[number.raw];
+  if (slots.size() != size_t{plan.reads} + plan.creates || !scalars.empty() || report != nullptr)
+    return invalid(fmt::format("{}: a call that is not one of a graph", plan.name));
+  return run_graph(*plan.graph, slots, conformed);
+}
+
+Status TorchQueue::call_plan(PlanId number, std::span<const Slot> slots, std::span<const std::byte> scalars,
+                             bool* conformed, Buffer* report) {
   if (number.raw >= plans_.size() || plans_[number.raw] == nullptr)
     return invalid("a call of a plan that is not defined");
   Plan& plan = *plans_[number.raw];
@@ -85,7 +122,7 @@ Status TorchQueue::call(PlanId number, std::span<const Slot> slots, std::span<co
     return invalid(fmt::format("{}: a call with {} bytes of scalars, the plan has {}", plan.name, scalars.size(),
                                plan.scalar_bytes));
   }
-  Call call{plan, slots, scalars, conformed != nullptr ? conformed : &ignored};
+  Call call{plan, slots, scalars, conformed};
   const AtEnd clean([this] {
     stack_.clear();
     kept_.clear();
@@ -139,16 +176,20 @@ Status TorchQueue::run(Call& call, Buffer* report) {
 Status TorchQueue::create(Slot slot, uint64_t bytes) {
   return guarded({}, [&]() -> Status {
     device_.enter_thread();
-    WALDO_TRY(own(slot));
-    if (bytes > limits::storage_bytes_max) return out_of_memory(bytes, memory_.used, memory_.cap, queue_.raw);
-    WALDO_TRY(reserve(bytes));
-    c10::Storage storage = device_.allocate(bytes);
-    SlotEntry& entry = slots_.ensure(slot.index());
-    clear(entry);
-    entry.storage = std::move(storage);
-    count_bytes(entry);
-    return Status();
+    return create_storage(slot, bytes);
   });
+}
+
+Status TorchQueue::create_storage(Slot slot, uint64_t bytes) {
+  WALDO_TRY(own(slot));
+  if (bytes > limits::storage_bytes_max) return out_of_memory(bytes, memory_.used, memory_.cap, queue_.raw);
+  WALDO_TRY(reserve(bytes));
+  c10::Storage storage = device_.allocate(bytes);
+  SlotEntry& entry = slots_.ensure(slot.index());
+  clear(entry);
+  entry.storage = std::move(storage);
+  count_bytes(entry);
+  return Status();
 }
 
 Status TorchQueue::resize(Slot slot, uint64_t bytes) {

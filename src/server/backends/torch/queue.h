@@ -98,7 +98,15 @@ class TorchQueue final : public server::QueueBackend {
   // command.cc
   Status run_command(const wire::Command& command, wire::Command& answer);
 
+  Status call_plan(PlanId number, std::span<const Slot> slots, std::span<const std::byte> scalars, bool* conformed,
+                   Buffer* report);
   Status run(Call& call, Buffer* report);
+  Status create_storage(Slot slot, uint64_t bytes);
+  Status define_graph(PlanId number, uint16_t reads, uint16_t creates, std::span<const std::byte> body);
+  void keep_plan(PlanId number, Plan plan);
+
+  // graphs.cc
+  Status run_graph(const Graph& graph, std::span<const Slot> slots, bool* conformed);
   // Waits for the collectives that use what is in these slots. Not ok: one failed.
   Status settle(std::span<const Slot> slots) { return shared_->collectives.any() ? settle_slow(slots) : Status(); }
   Status settle_slow(std::span<const Slot> slots);
