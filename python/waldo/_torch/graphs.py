@@ -4,7 +4,7 @@ A capture runs the program's operators once, writes them down, and undoes what t
 order, on the very tensors of the capture: what an operator made then is filled again with what it makes now. So every
 tensor of a capture lives as long as its graph, as in a graph's private memory on a GPU.
 
-A replay gives what CUDA's gives, and saves no time over calling the operators.
+A replay gives what CUDA's gives, and is one call, as the launch of a CUDA graph is (one_call.py).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from waldo._torch import native, unavailable
+from waldo._torch.one_call import OneCall
 
 if TYPE_CHECKING:
     from waldo._torch.capture import Capture, Step
@@ -36,6 +37,7 @@ class CUDAGraph:
     _steps: list[Step] | None
     _kept: dict[int, Any]
     _pool: Any
+    _one_call: OneCall | None
 
     def __new__(cls, keep_graph: bool = False) -> Any:
         graph: Any = super().__new__(cls)
@@ -43,6 +45,7 @@ class CUDAGraph:
         graph._steps = None
         graph._pool = None
         graph._kept = {}
+        graph._one_call = None
         return graph
 
     def __init__(self, keep_graph: bool = False) -> None:
@@ -88,12 +91,14 @@ class CUDAGraph:
     def replay(self) -> None:
         import torch
 
+        steps = self._captured("replay")
+        if self._one_call is None:
+            self._one_call = OneCall(lambda _: _run(steps), _distinct(steps))
         with torch.no_grad():
-            for step in self._captured("replay"):
-                step.run()
+            self._one_call([])
 
     def reset(self) -> None:
-        self._steps, self._kept = None, {}
+        self._steps, self._kept, self._one_call = None, {}, None
 
     def pool(self) -> Any:
         self._captured("pool")
@@ -123,3 +128,21 @@ class CUDAGraph:
         if self._steps is None:
             raise RuntimeError(f"Called CUDAGraph::{what} without a preceding successful capture.")
         return self._steps
+
+
+def _run(steps: list[Step]) -> tuple[()]:
+    for step in steps:
+        step.run()
+    return ()
+
+
+def _distinct(steps: list[Step]) -> list[Any]:
+    """Every tensor that they name."""
+    from torch.utils._pytree import tree_leaves
+
+    tensors: dict[int, Any] = {}
+    for step in steps:
+        for item in tree_leaves((step.args, step.kwargs, [tensor for _, tensor in step.made])):
+            if hasattr(item, "untyped_storage"):
+                tensors[id(item)] = item
+    return list(tensors.values())

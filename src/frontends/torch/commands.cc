@@ -5,16 +5,19 @@
 #include "frontends/torch/bridge.h"
 #include "frontends/torch/device.h"
 #include "frontends/torch/errors.h"
+#include "frontends/torch/graph_recording.h"
 #include "frontends/torch/memory_info.h"
 #include "frontends/torch/storage.h"
 
 namespace waldo::torch_frontend {
 
 void send_command(c10::DeviceIndex device, const wire::Command& command) {
+  note_unfit("changes a generator");
   check(queue_for(c10::Device(c10::DeviceType::CUDA, device)).command(wire::encode(command)));
 }
 
 wire::Command ask_command(c10::DeviceIndex device, const wire::Command& command) {
+  note_unfit("asks the worker");
   auto& queue = queue_for(c10::Device(c10::DeviceType::CUDA, device));
   Buffer report;
   Status status;

@@ -12,14 +12,15 @@
 #include <mutex>
 #include <string_view>
 
-#include "frontends/torch/allocation_history.h"
 #include "frontends/torch/bridge.h"
 #include "frontends/torch/device.h"
 #include "frontends/torch/errors.h"
 #include "frontends/torch/far_tensor.h"
+#include "frontends/torch/graph_recording.h"
 #include "frontends/torch/inline_vector.h"
 #include "frontends/torch/layers.h"
 #include "frontends/torch/meta.h"
+#include "frontends/torch/outputs.h"
 #include "frontends/torch/plan.h"
 #include "frontends/torch/plan_guess.h"
 #include "frontends/torch/plan_key.h"
@@ -52,209 +53,6 @@ inline DevicePlans& plans_of(c10::DeviceIndex device) {
   return plans != nullptr ? *plans : make_plans(mine);
 }
 
-template <typename Impl>
-void set_shape(Impl& impl, const OutputPlan& plan) {
-  if (plan.contiguous && plan.offset == 0) {
-    impl.set_sizes_contiguous(plan.sizes);
-  } else {
-    impl.set_sizes_and_strides(plan.sizes, plan.strides, plan.offset);
-  }
-}
-
-at::Tensor make_tensor_slow(c10::Storage&& storage, const OutputPlan& plan) {
-  auto impl = c10::make_intrusive<FarTensorImpl>(std::move(storage), c10::scalarTypeToTypeMeta(plan.dtype));
-  set_shape(*impl, plan);
-  if (plan.conj) impl->_set_conj(true);
-  if (plan.neg) impl->_set_neg(true);
-  return at::Tensor(std::move(impl));
-}
-
-[[gnu::always_inline]] inline at::Tensor make_tensor(c10::Storage&& storage, const OutputPlan& plan) {
-  if (!plan.prototype) [[unlikely]]
-    return make_tensor_slow(std::move(storage), plan);
-  return at::Tensor(c10::make_intrusive<FarTensorImpl>(std::move(storage), *plan.prototype));
-}
-
-void make_prototypes(std::vector<OutputPlan>& outputs, c10::DeviceIndex device) {
-  using Kind = wire::OutputKind;
-  for (OutputPlan& output : outputs) {
-    make_prototypes(output.list, device);
-    const bool tensor = output.kind == Kind::kNew || output.kind == Kind::kCpuNew || output.kind == Kind::kViewOf;
-    if (!tensor || output.conj || output.neg) continue;
-    const c10::InferenceMode normal(false);
-    output.prototype = c10::make_intrusive<FarTensorImpl>(c10::scalarTypeToTypeMeta(output.dtype), device);
-    set_shape(*output.prototype, output);
-  }
-}
-
-// The storages that a recorded call makes, taken under the queue's lock together with their slots
-// (Recorder::try_call_making), and given back unless outputs take them.
-class Making {
- public:
-  Making(client::Queue& queue, c10::DeviceIndex device, const Plan& plan)
-      : queue_(queue), pool_(MemoryPool::of(device)), needs_(plan.needs) {}
-  [[gnu::always_inline]] ~Making() {
-    for (StorageRef* ref : refs_) {
-      if (ref != nullptr) [[unlikely]]
-        give_back(ref);
-    }
-  }
-  Making(const Making&) = delete;
-  Making& operator=(const Making&) = delete;
-
-  [[gnu::always_inline]] bool admit() {
-    for (const StorageNeed& need : needs_) {
-      StorageRef* ref = pool_.take(need);
-      if (ref == nullptr) [[unlikely]]
-        return refuse(need);
-      ref->queue = &queue_;
-      ref->slot = Slot{};
-      refs_.push_back(ref);
-    }
-    return true;
-  }
-  void* name(size_t i, Slot slot) {
-    refs_[i]->slot = slot;
-    return refs_[i];
-  }
-
-  uint64_t refused() const { return refused_; }  // bytes that there was no room for
-  [[gnu::always_inline]] c10::Storage take(size_t i) {
-    StorageRef* ref = std::exchange(refs_[i], nullptr);
-    return c10::Storage(c10::make_intrusive<FarStorageImpl>(ref->bytes, data_of(ref)));
-  }
-
- private:
-  [[gnu::noinline]] bool refuse(const StorageNeed& need) {
-    refused_ = need.bytes;
-    for (StorageRef* taken : refs_.span()) pool_.give_back_watched(taken);
-    refs_.drop_last(refs_.size());
-    return false;
-  }
-  [[gnu::noinline]] void give_back(StorageRef* ref) noexcept {
-    if (!ref->slot.none()) return delete_storage_ref(ref);
-    queue_.locked([&](client::SlotTable&) { pool_.give_back_watched(ref); });
-  }
-
-  client::Queue& queue_;
-  MemoryPool& pool_;
-  const std::vector<StorageNeed>& needs_;
-  InlineVector<StorageRef*, 8> refs_;
-  uint64_t refused_ = 0;
-};
-
-// By number of creation, for the rarer cases.
-struct AskedStorages {
-  c10::SmallVector<c10::Storage, 4> storages;
-  c10::Storage take(size_t i) { return storages[i]; }  // several outputs may share one
-};
-
-template <typename Storages>
-c10::IValue make_output(const OutputPlan& plan, const c10::IValue* arguments, const CallParts& call, Storages& fresh) {
-  using Kind = wire::OutputKind;
-  switch (plan.kind) {
-    case Kind::kNew:
-    case Kind::kCpuNew:
-      return make_tensor(fresh.take(plan.slot), plan);
-    case Kind::kArgument:
-      return plan.place.element < 0 ? arguments[plan.place.argument] : c10::IValue(plan.place.in(arguments));
-    case Kind::kViewOf: {
-      const StorageRef* ref = call.storages()[plan.slot];
-      const auto view = [&](const at::Tensor& of) {
-        c10::Storage storage = of.storage();
-        // A copy between devices is known to both; the prototype is of one.
-        return ref->device.index() == call.device() ? make_tensor(std::move(storage), plan)
-                                                    : make_tensor_slow(std::move(storage), plan);
-      };
-      // Any of the arguments over that storage lends it.
-      for (size_t i = 0;; ++i) {
-        const auto lends = [&](const c10::IValue& value) {
-          return value.isTensor() && value.toTensor().defined() && storage_ref(*value.unsafeToTensorImpl()) == ref;
-        };
-        if (lends(arguments[i])) return view(arguments[i].toTensor());
-        if (!arguments[i].isList()) continue;
-        for (const auto& element : arguments[i].toListRef()) {
-          if (lends(element)) return view(element.toTensor());
-        }
-      }
-    }
-    case Kind::kInt:
-      return plan.integer;
-    case Kind::kFloat:
-      return plan.number;
-    case Kind::kBool:
-      return plan.integer != 0 || plan.number != 0;
-    case Kind::kList: {
-      c10::List<at::Tensor> list;
-      list.reserve(plan.list.size());
-      for (const auto& element : plan.list) {
-        const c10::IValue value = make_output(element, arguments, call, fresh);
-        list.push_back(value.isNone() ? at::Tensor() : value.toTensor());
-      }
-      return list;
-    }
-    case Kind::kNone:
-      break;
-  }
-  return at::Tensor();  // an output that is not defined, as a kernel returns it
-}
-
-// Sizes of the storages that outputs make, by their slot's number; one may have no output of its own. Returns how many
-// outputs are new: more than storages when some share one.
-size_t collect_create_bytes(const std::vector<OutputPlan>& outputs, std::vector<uint64_t>* bytes) {
-  size_t count = 0;
-  for (const auto& output : outputs) {
-    if (output.kind == wire::OutputKind::kNew || output.kind == wire::OutputKind::kCpuNew) {
-      if (bytes->size() <= output.slot) bytes->resize(output.slot + 1u, 0);
-      (*bytes)[output.slot] = output.storage_bytes;
-      ++count;
-    }
-    count += collect_create_bytes(output.list, bytes);
-  }
-  return count;
-}
-
-inline void pop(torch::jit::Stack* stack, size_t count) {
-  for (; count != 0; --count) stack->pop_back();
-}
-
-template <typename Storages>
-void return_outputs(const std::vector<OutputPlan>& outputs, const Operator& op, const CallParts& call, Storages& fresh,
-                    torch::jit::Stack* stack) {
-  const size_t count = op.arguments.size();
-  c10::IValue* arguments = stack->data() + stack->size() - count;
-  if (outputs.size() == 1) [[likely]] {
-    const OutputPlan& only = outputs[0];
-    if (only.kind == wire::OutputKind::kArgument && only.place.argument == 0 && only.place.element < 0) {
-      return pop(stack, count - 1);  // in place: it lies where it has to
-    }
-    if (only.kind == wire::OutputKind::kNew && count != 0) [[likely]] {
-      arguments[0] = make_tensor(fresh.take(only.slot), only);
-      return pop(stack, count - 1);
-    }
-    c10::IValue value = make_output(only, arguments, call, fresh);
-    if (count == 0) [[unlikely]] {
-      stack->push_back(std::move(value));
-      return;
-    }
-    arguments[0] = std::move(value);
-    return pop(stack, count - 1);
-  }
-  c10::SmallVector<c10::IValue, 8> values;
-  for (const auto& output : outputs) values.push_back(make_output(output, arguments, call, fresh));
-  torch::jit::drop(*stack, count);
-  for (auto& value : values) stack->push_back(std::move(value));
-}
-
-// Once more, if it was refused for want of frames only (allocation_history.h).
-[[gnu::noinline]] void record_again(const Plan& plan, const CallParts& call, client::Queue& queue, Making& fresh,
-                                    std::span<Slot> slots) {
-  const AllocationContext context;
-  bool admitted = false;
-  if (context.worth_another_try()) check(queue.call_making(plan.id, slots, call.scalars(), fresh, &admitted));
-  if (!admitted) throw_out_of_memory(call.device(), fresh.refused());
-}
-
 // Hot: a call whose plan is known. bench/op_latency "plan hit". Memory is counted before anything is recorded, so that
 // a call that finds no room never runs.
 [[gnu::always_inline]] inline void record(const Plan& plan, const CallParts& call, client::Queue& queue,
@@ -270,14 +68,16 @@ void return_outputs(const std::vector<OutputPlan>& outputs, const Operator& op, 
     bool admitted;
     check(queue.call_making(plan.id, {slots.data(), slots.size()}, call.scalars(), fresh, &admitted));
     if (!admitted) [[unlikely]]
-      record_again(plan, call, queue, fresh, {slots.data(), slots.size()});
+      call_again(queue, plan.id, call.device(), {slots.data(), slots.size()}, call.scalars(), fresh);
   }
+  if (any_graph_recording()) [[unlikely]]
+    note_call(plan, slots.span(), call.scalars());
 }
 
 // The same, and its outputs: all that is allocated.
 [[gnu::always_inline]] inline void run(const Plan& plan, const Operator& op, const CallParts& call,
                                        client::Queue& queue, torch::jit::Stack* stack) {
-  Making fresh(queue, call.device(), plan);
+  Making fresh(queue, call.device(), plan.needs);
   record(plan, call, queue, fresh);
   if (plan.shares_storages) [[unlikely]] {
     AskedStorages shared;
@@ -341,6 +141,7 @@ struct Asked {
 // One round trip: runs the call, makes its outputs from what the worker says, returns what it said.
 Asked ask(const Plan& plan, const Operator& op, const CallParts& call, client::Queue& queue, torch::jit::Stack* stack) {
   const c10::IValue* arguments = stack->data() + stack->size() - op.arguments.size();
+  note_unfit("asks what an operator makes");
   AskedSlots asked(queue, plan.creates);
   InlineVector<Slot, 24> slots;
   for (const StorageRef* ref : call.storages()) slots.push_back(ref->slot);
@@ -624,7 +425,7 @@ bool forward_making_one(const Operator& op, const c10::IValue* arguments, at::Te
   const Plan* plan = guessed_plan(op, arguments, call, &queue);
   if (plan == nullptr || plan->outputs.size() != 1 || plan->outputs[0].kind != wire::OutputKind::kNew) [[unlikely]]
     return false;
-  Making fresh(*queue, call.device(), *plan);
+  Making fresh(*queue, call.device(), plan->needs);
   record(*plan, call, *queue, fresh);
   *made = make_tensor(fresh.take(plan->outputs[0].slot), plan->outputs[0]);
   wait_if_blocking();
@@ -640,7 +441,7 @@ bool forward_in_place(const Operator& op, const c10::IValue* arguments) {
   const OutputPlan& only = plan->outputs[0];
   if (only.kind != wire::OutputKind::kArgument || only.place.argument != 0 || only.place.element >= 0) [[unlikely]]
     return false;
-  Making none(*queue, call.device(), *plan);
+  Making none(*queue, call.device(), plan->needs);
   record(*plan, call, *queue, none);
   wait_if_blocking();
   return true;

@@ -8,6 +8,7 @@
 
 #include "frontends/torch/device.h"
 #include "frontends/torch/errors.h"
+#include "frontends/torch/graph_recording.h"
 #include "wire/plan_body.h"
 
 namespace waldo::torch_frontend {
@@ -60,6 +61,8 @@ std::array<std::atomic<uint64_t>, kDevicesMax>& sent() {
 
 }  // namespace
 
+uint64_t context_flags() { return cheap_flags() | precision_flags(); }
+
 void send_flags_if_changed(FlagCheck what, client::Queue& queue, c10::DeviceIndex device) {
   auto& mine = sent()[static_cast<size_t>(device)];
   const uint64_t last = mine.load(std::memory_order_relaxed);
@@ -70,6 +73,7 @@ void send_flags_if_changed(FlagCheck what, client::Queue& queue, c10::DeviceInde
   wire::Command command;
   command.kind = wire::CommandKind::kSetFlags;
   command.value = word;
+  note_unfit("changes a flag");
   check(queue.command(wire::encode(command)));
   mine.store(word, std::memory_order_relaxed);
 }

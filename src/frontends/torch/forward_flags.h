@@ -20,6 +20,9 @@ enum class FlagCheck : uint8_t {
 // torch.set_num_threads() of this program, for a worker on the same machine. It travels with the flags.
 WALDO_TORCH_API void set_worker_threads(int threads) noexcept;
 
+// All of them now, as they travel.
+uint64_t context_flags();
+
 // After a failure: a queue that stops drops what was recorded behind it, so nobody knows which flags arrived.
 void forget_sent_flags() noexcept;
 

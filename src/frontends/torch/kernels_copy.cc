@@ -9,6 +9,7 @@
 #include "frontends/torch/device.h"
 #include "frontends/torch/errors.h"
 #include "frontends/torch/forward.h"
+#include "frontends/torch/graph_recording.h"
 #include "frontends/torch/kernels.h"
 #include "frontends/torch/storage.h"
 
@@ -39,6 +40,7 @@ void forward_copy(at::Tensor& self, const at::Tensor& source, bool non_blocking)
 void upload_raw(const at::Tensor& far, const at::Tensor& host) {
   const StorageRef* ref = storage_ref(*far.unsafeGetTensorImpl());
   const uint64_t size = far.element_size();
+  note_unfit("uploads a value");
   WaitScope wait;
   check(ref->queue->upload(ref->slot, static_cast<uint64_t>(far.storage_offset()) * size, host.const_data_ptr(),
                            static_cast<uint64_t>(far.numel()) * size));
@@ -48,6 +50,7 @@ void download_raw(at::Tensor& host, const at::Tensor& far) {
   const StorageRef* ref = storage_ref(*far.unsafeGetTensorImpl());
   const uint64_t size = far.element_size();
   void* to = host.mutable_data_ptr();
+  note_unfit("reads a value");
   Status status;
   {
     WaitScope wait;
@@ -123,6 +126,7 @@ at::Tensor& copy_(at::Tensor& self, const at::Tensor& source, bool non_blocking)
 at::Scalar local_scalar_dense(const at::Tensor& self) {
   const StorageRef* ref = storage_ref(*self.unsafeGetTensorImpl());
   TORCH_CHECK(ref != nullptr, "a tensor without storage has no value");
+  note_unfit("reads a value");
   alignas(16) std::byte value[16] = {};
   Status status;
   {

@@ -10,6 +10,7 @@
 #include "frontends/torch/device.h"
 #include "frontends/torch/errors.h"
 #include "frontends/torch/far_tensor.h"
+#include "frontends/torch/graph_recording.h"
 #include "frontends/torch/memory_pool.h"
 #include "wire/limits.h"
 
@@ -140,6 +141,8 @@ c10::DataPtr create_data(c10::DeviceIndex device, uint64_t bytes) {
   }
   c10::DataPtr data = data_of(ref);
   check(queue.create(slot, bytes));
+  if (any_graph_recording()) [[unlikely]]
+    note_create(device, slot, bytes);
   return data;
 }
 
@@ -164,6 +167,8 @@ void resize_storage(c10::StorageImpl& storage, uint64_t bytes) {
     queue.locked([&](client::SlotTable&) { pool.give_back_watched(ref); });
     throw_status(status);
   }
+  if (any_graph_recording()) [[unlikely]]
+    note_resize(old_ref->device.index(), old_ref->slot, bytes);
   ref->queue = &queue;
   ref->slot = old_ref->slot;
   c10::DataPtr old_data = storage.set_data_ptr(data_of(ref));

@@ -19,6 +19,7 @@
 #include "frontends/torch/pinned.h"
 #include "frontends/torch/profiler.h"
 #include "frontends/torch/python/dlpack.h"
+#include "frontends/torch/python/graph.h"
 #include "frontends/torch/python/interpreter.h"
 #include "frontends/torch/python/memory_history.h"
 #include "frontends/torch/python/process_group.h"
@@ -255,6 +256,7 @@ PYBIND11_MODULE(_waldo_torch, module) {
   define_memory_history(module);
   define_attention(module);
   define_session(module);
+  define_graph(module);
   module.def("define_process_group", [module]() mutable { define_process_group(module); });
   module.attr("StreamBase") = py::reinterpret_steal<py::object>(make_stream_type());
   module.attr("EventBase") = py::reinterpret_steal<py::object>(make_event_type());
