@@ -28,6 +28,7 @@
 #include "frontends/torch/forward.h"
 #include "frontends/torch/kernels_made_of.h"
 #include "frontends/torch/op_table.h"
+#include "frontends/torch/quantized.h"
 #include "frontends/torch/register.h"
 #include "frontends/torch/storage.h"
 #include "frontends/torch/typed_kernels.h"
@@ -275,6 +276,7 @@ void register_kernels() {
   register_made_of_kernels();
   register_sparse_kernels();
   register_nested_kernels();
+  register_quantized_kernels();
   register_collective_operators();
   at::native::_fused_sdp_choice_stub.set_cuda_dispatch_ptr(&attention_choice);
 }

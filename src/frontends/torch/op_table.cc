@@ -58,6 +58,13 @@ const Names kByHand = {
     "aten::_use_miopen_ctc_loss.Tensor",
     "aten::_fused_sdp_choice",
     "aten::_efficientzerotensor",
+    // kernels_quantized.cc.
+    "aten::quantize_per_tensor",
+    "aten::quantize_per_tensor.tensor_qparams",
+    "aten::quantize_per_tensor_dynamic",
+    "aten::quantize_per_channel",
+    "aten::_make_per_tensor_quantized_tensor",
+    "aten::_make_per_channel_quantized_tensor",
 };
 
 // Composite here: the first has a Python kernel of PyTorch's own on the CUDA key, the second's backward exists on CUDA

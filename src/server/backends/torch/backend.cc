@@ -8,6 +8,7 @@
 
 #include "server/backends/torch/device.h"
 #include "server/backends/torch/errors.h"
+#include "server/backends/torch/quantized.h"
 #include "server/backends/torch/queue.h"
 #include "server/backends/torch/sparse.h"
 #include "server/backends/torch/substitutes.h"
@@ -98,6 +99,7 @@ Result<std::unique_ptr<server::Backend>> make_backend(const std::string& options
       register_substitutes();
     }
     register_sparse();
+    register_quantized();
     register_collectives();
     shared->queue_count = static_cast<uint16_t>(count);
     for (MemoryCount& memory : shared->memory) memory.cap = options.memory_bytes;
